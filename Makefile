@@ -1,0 +1,30 @@
+PYTHON ?= python3
+# Stages say `python`: the environment's own.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: setup repro test check ui
+
+setup: .venv/ready
+
+repro: setup
+	dvc repro
+	@cat reports/summary.txt
+
+test: setup
+	pytest
+
+check: setup
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+ui: setup
+	mlflow ui --host 127.0.0.1 --port 5000
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@.venv/bin/python -c 'import cv2' || { \
+	  echo 'OpenCV needs libGL and GLib: sudo apt-get install libgl1 libglib2.0-0' >&2; exit 1; }
+	touch $@

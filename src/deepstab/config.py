@@ -1,0 +1,325 @@
+"""The one typed schema of params.yaml, loaded once at the edge.
+
+Every function takes its own section, never the tree, and no code holds a default that shadows
+the file: a key that is missing there is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from deepstab.errors import ParameterError
+
+# PyYAML follows YAML 1.1, where `1e-4` is a string; DVC's ruamel follows 1.2, where it is a float.
+_EXPONENT_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
+def _parse_exponent(value: Any) -> Any:
+    if isinstance(value, str) and _EXPONENT_NUMBER.fullmatch(value):
+        return float(value)
+    return value
+
+
+def _freeze_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Number = Annotated[float, BeforeValidator(_parse_exponent), Field(allow_inf_nan=False)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
+# A name such as 4 is read from YAML as an integer.
+VideoName = Annotated[
+    str,
+    BeforeValidator(lambda v: str(v) if isinstance(v, int) and not isinstance(v, bool) else v),
+]
+VideoNames = Annotated[tuple[VideoName, ...], BeforeValidator(_freeze_list)]
+# Both encoders halve the size four times.
+FrameSide = Annotated[int, Field(ge=64, le=1024, multiple_of=16)]
+
+
+class Section(BaseModel):
+    """Base of all parameter sections: immutable, strict about types and unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=False)
+
+
+class FlightParams(Section):
+    """The embedded data: a virtual drone camera over real photographs."""
+
+    photos: str = Field(
+        description="`skimage` for the photographs in scikit-image's wheel, or a folder of photos"
+    )
+    num_flights: int = Field(ge=3, description="number of stable/unstable video pairs")
+    num_frames: int = Field(ge=32, description="frames per video")
+    width: int = Field(ge=128, multiple_of=2, description="video width, px")
+    height: int = Field(ge=128, multiple_of=2, description="video height, px")
+    frame_rate: Annotated[Number, Field(gt=0)] = Field(description="frames per second")
+    shake_min: Annotated[Number, Field(gt=0, le=0.2)] = Field(
+        description="smallest shake amplitude, fraction of the width (standard deviation)"
+    )
+    shake_max: Annotated[Number, Field(gt=0, le=0.2)] = Field(
+        description="largest shake amplitude, fraction of the width (standard deviation)"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.shake_min > self.shake_max:
+            raise ValueError(
+                f"shake_min {self.shake_min} must not exceed shake_max {self.shake_max}"
+            )
+        return self
+
+
+class SplitParams(Section):
+    """Which videos are held out; the rest train. Splits go by video, never by frame."""
+
+    test: VideoNames | Fraction = Field(
+        description="names of the test videos, or the fraction of scenes to hold out for test"
+    )
+    validation: VideoNames | Fraction = Field(
+        description="names of the validation videos, or the fraction of scenes to hold out"
+    )
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Self:
+        if isinstance(self.test, tuple) and isinstance(self.validation, tuple):
+            both = sorted(set(self.test) & set(self.validation))
+            if both:
+                raise ValueError(f"videos {both} are in both test and validation")
+        if isinstance(self.test, float) and isinstance(self.validation, float):
+            if self.test + self.validation >= 1:
+                raise ValueError("test + validation must leave videos to train on (sum below 1)")
+        if isinstance(self.test, tuple) != isinstance(self.validation, tuple):
+            raise ValueError("test and validation must both be lists of names or both fractions")
+        return self
+
+
+class DataParams(Section):
+    """Where the videos come from and how they are split."""
+
+    source: Literal["auto", "kaggle", "folder", "flights"] = Field(
+        description="kaggle, folder, flights; auto takes the first that is available, in that order"
+    )
+    kaggle_root: str = Field(
+        description="folder that holds {stable,unstable}/N.*; read by `folder` and `auto`"
+    )
+    kaggle_dataset: str = Field(
+        pattern=r"^[\w.-]+/[\w.-]+$", description="Kaggle data set, owner/name"
+    )
+    kaggle_version: int = Field(ge=1, description="pinned version of the Kaggle data set")
+    on_bad_pair: Literal["error", "skip"] = Field(
+        description="a video without partner, undecodable or of another size than its partner: "
+        "stop, or leave the pair out, named in the manifest"
+    )
+    split: SplitParams
+    flights: FlightParams
+
+
+class FlowParams(Section):
+    """Decoding size and Farneback optical flow (cv2.calcOpticalFlowFarneback), cached to shards."""
+
+    height: FrameSide = Field(description="frame height for network and flow, px")
+    width: FrameSide = Field(description="frame width for network and flow, px")
+    pyr_scale: Annotated[Number, Field(gt=0, lt=1)] = Field(
+        description="image scale between pyramid levels"
+    )
+    levels: int = Field(ge=1, le=12, description="pyramid levels")
+    winsize: int = Field(ge=3, le=101, description="averaging window, px")
+    iterations: int = Field(ge=1, le=50, description="iterations per level")
+    poly_n: Literal[5, 7] = Field(description="neighborhood of the polynomial expansion, px")
+    poly_sigma: Annotated[Number, Field(gt=0, le=10)] = Field(
+        description="Gaussian sigma of the polynomial expansion, px"
+    )
+    gaussian: bool = Field(description="Gaussian instead of box averaging window")
+    compression: Literal["none", "zstd"] = Field(
+        description="none reads zero-copy, zstd halves the disk"
+    )
+    shard_mib: int = Field(ge=1, le=4096, description="largest shard, MiB before compression")
+
+
+class ModelParams(Section):
+    """StabGenerator and StabDiscriminator."""
+
+    head: Literal["motion", "fc"] = Field(
+        description="motion: attention-weighted least squares on flow, then a learned path "
+        "smoother; fc: plain regressor from pooled features"
+    )
+    clip_length: int = Field(ge=4, le=256, description="frames per clip")
+    channels: int = Field(ge=4, le=128, description="channels of the first encoder stage")
+    smoothing_sigma: Annotated[Number, Field(gt=0, le=100)] = Field(
+        description="motion head: sigma of the Gaussian the path smoother starts as, frames"
+    )
+    reweighting_steps: int = Field(
+        ge=0,
+        le=20,
+        description="motion head: robust reweightings of the least squares, unrolled",
+    )
+
+
+class LossParams(Section):
+    """lambda_gan*BCE + lambda_pixel*L1 + lambda_vgg*perceptual + lambda_smooth*smoothness
+    + lambda_identity*correction size."""
+
+    lambda_gan: Annotated[Number, Field(ge=0)] = Field(description="weight of the adversarial term")
+    lambda_pixel: Annotated[Number, Field(ge=0)] = Field(description="weight of the masked L1 term")
+    lambda_vgg: Annotated[Number, Field(ge=0)] = Field(description="weight of the perceptual term")
+    lambda_smooth: Annotated[Number, Field(ge=0)] = Field(
+        description="weight of the second time-derivative"
+    )
+    lambda_identity: Annotated[Number, Field(ge=0)] = Field(
+        description="weight of the squared correction (holds the crop)"
+    )
+    smooth_target: Literal["path", "theta"] = Field(
+        description="path: second difference of the stabilized path; theta: of theta itself"
+    )
+    vgg_weights: str = Field(
+        min_length=1, description="torchvision (fetched once), none, or the path of a .pth file"
+    )
+    vgg_frames: int = Field(ge=1, description="frames per clip given to VGG19")
+
+    @model_validator(mode="after")
+    def _vgg_weights_given(self) -> Self:
+        if self.vgg_weights == "none" and self.lambda_vgg > 0:
+            raise ValueError(
+                f"vgg_weights is none but lambda_vgg is {self.lambda_vgg}: "
+                "set lambda_vgg to 0 or name the weights (torchvision or a path)"
+            )
+        return self
+
+
+class TrainParams(Section):
+    """Optimization."""
+
+    epochs: int = Field(ge=1, description="passes over the training videos")
+    windows_per_video: int = Field(
+        ge=1, description="random windows drawn from each training video per epoch"
+    )
+    batch_size: int = Field(ge=1, description="clips per step")
+    lr_g: Annotated[Number, Field(gt=0)] = Field(description="Adam learning rate of the generator")
+    lr_d: Annotated[Number, Field(gt=0)] = Field(
+        description="Adam learning rate of the discriminator"
+    )
+    beta1: Annotated[Number, Field(ge=0, lt=1)] = Field(description="Adam beta 1")
+    beta2: Annotated[Number, Field(ge=0, lt=1)] = Field(description="Adam beta 2")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="where to train")
+    precision: Literal["no", "bf16", "fp16"] = Field(description="Accelerate's mixed precision")
+    loader_workers: int = Field(ge=0, le=64, description="processes that read shards; 0: none")
+
+
+class EvaluateParams(Section):
+    """Measures on held-out videos."""
+
+    window_stride: int = Field(ge=1, description="frames between the starts of blended windows")
+    cropped_ssim_border: Annotated[Number, Field(ge=0, lt=0.5)] = Field(
+        description="fraction cut from every side before SSIM"
+    )
+
+
+class TrackingParams(Section):
+    """MLflow."""
+
+    experiment: str = Field(min_length=1, description="name of the MLflow experiment")
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: int = Field(ge=0, lt=2**31, description="seed of data, initialization and sampling")
+    data: DataParams
+    flow: FlowParams
+    model: ModelParams
+    loss: LossParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    tracking: TrackingParams
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.evaluate.window_stride > self.model.clip_length:
+            raise ValueError(
+                f"evaluate.window_stride {self.evaluate.window_stride} must not exceed "
+                f"model.clip_length {self.model.clip_length}: frames would be left out"
+            )
+        if self.data.flights.num_frames < self.model.clip_length:
+            raise ValueError(
+                f"data.flights.num_frames {self.data.flights.num_frames} must reach "
+                f"model.clip_length {self.model.clip_length}"
+            )
+        return self
+
+
+def parse_params(tree: object, *, origin: str) -> Params:
+    """Validate a parameter tree.
+
+    Args:
+        tree: nested mappings, as read from YAML or a checkpoint.
+        origin: where it came from, named in errors.
+
+    Raises:
+        ParameterError: one line naming every bad key, its value and what is allowed.
+    """
+    if not isinstance(tree, dict):
+        raise ParameterError(f"{origin}: expected a mapping of sections, found {tree!r}")
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(dict.fromkeys(_describe(e) for e in error.errors()))
+        raise ParameterError(f"{origin}: {problems}") from None
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate a parameter file.
+
+    Raises:
+        ParameterError: the file is missing, is no YAML, or holds a bad value.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParameterError(
+            f"{path}: no such parameter file; run from the project root or pass --params"
+        ) from None
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    return parse_params(tree, origin=str(path))
+
+
+def flatten(params: Section, prefix: str = "") -> dict[str, str | int | float | bool | list[str]]:
+    """Dotted keys as in params.yaml (`train.lr_g`) to plain values."""
+    flat: dict[str, str | int | float | bool | list[str]] = {}
+    for name in type(params).model_fields:
+        value = getattr(params, name)
+        if isinstance(value, Section):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _describe(error: Any) -> str:
+    # Union branches (list of names | fraction) appear in the location: keep the keys alone.
+    key = ".".join(str(part) for part in error["loc"] if _is_key(part)) or "parameters"
+    match error["type"]:
+        case "missing":
+            return f"{key} is missing; copy it from params.yaml as delivered"
+        case "extra_forbidden":
+            return f"{key} is no known parameter (value {error['input']!r}); remove or correct it"
+        case "value_error":
+            return f"{key}: {error['ctx']['error']}"
+        case _:
+            return f"{key}: {error['input']!r} is not allowed: {error['msg']}"
+
+
+def _is_key(part: object) -> bool:
+    return isinstance(part, str) and part.isidentifier() and part not in {"float", "tuple"}

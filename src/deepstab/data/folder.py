@@ -1,0 +1,193 @@
+"""Pairs of videos in the DeepStab folder layout: found, checked, split, and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from deepstab.config import DataParams
+from deepstab.data import video
+from deepstab.data.manifest import (
+    Manifest,
+    Problem,
+    VideoFile,
+    VideoPair,
+    assign_splits,
+)
+from deepstab.errors import DataError, VideoError
+
+SUFFIXES = (".avi", ".mp4", ".mov", ".mkv")
+
+
+def find_videos(root: Path) -> dict[str, dict[str, Path]]:
+    """Find {stable,unstable}/N.* below a root.
+
+    The two folders may stand below `deepstab/`, split folders or both, at most three levels down.
+
+    Args:
+        root: folder to search.
+
+    Returns:
+        "stable" and "unstable", each name -> path. Names are file names without suffix; a name
+        that occurs twice on one side gets its parent folders in front (`train/3`).
+
+    Raises:
+        DataError: one name has two files on one side that cannot be told apart.
+    """
+    sides: dict[str, dict[str, Path]] = {}
+    for side in ("stable", "unstable"):
+        paths = [
+            path
+            for depth in range(4)
+            for folder in sorted(root.glob("*/" * depth + side))
+            for path in sorted(folder.iterdir())
+            if path.is_file() and path.suffix.lower() in SUFFIXES
+        ]
+        stems = [path.stem for path in paths]
+        named: dict[str, Path] = {}
+        for path in paths:
+            prefix = path.parent.parent.relative_to(root).as_posix()
+            name = path.stem if stems.count(path.stem) == 1 else f"{prefix}/{path.stem}"
+            if name in named:
+                raise DataError(f"{path} and {named[name]} have the same name; keep one of the two")
+            named[name] = path
+        sides[side] = named
+    return sides
+
+
+def holds_videos(root: Path) -> bool:
+    """Whether a folder holds at least one video in each of stable/ and unstable/."""
+    return root.is_dir() and all(find_videos(root).values())
+
+
+def copy_videos(root: Path, destination: Path) -> None:
+    """Copy the videos of a data set to destination/{stable,unstable}, names made flat.
+
+    Raises:
+        DataError: there are no pairs of videos under root.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; set data.kaggle_root to the folder of the videos")
+    sides = find_videos(root)
+    if not all(sides.values()):
+        raise DataError(
+            f"{root}: no {{stable,unstable}}/N.avi (or mp4, mov, mkv) found; "
+            "set data.kaggle_root to the folder that holds both"
+        )
+    for side, videos in sides.items():
+        folder = destination / side
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, path in videos.items():
+            shutil.copyfile(path, folder / (name.replace("/", "_") + path.suffix.lower()))
+
+
+def check_pairs(
+    root: Path,
+    *,
+    params: DataParams,
+    source: str,
+    scenes: dict[str, str] | None = None,
+    truths: dict[str, str] | None = None,
+) -> Manifest:
+    """Decode every video under root once, pair them, and write down what is wrong by name.
+
+    The rule: a video without partner, one that does not decode to its end, and a pair of different
+    frame sizes are left out (`data.on_bad_pair: skip`) or stop the run (`error`); a pair of
+    different lengths is cut to the shorter.
+
+    Args:
+        root: folder with {stable,unstable}/N.*; the manifest's paths are relative to it.
+        params: the data section.
+        source: what `data.source` resolved to.
+        scenes: name -> scene, for videos that share one; by default each is its own.
+        truths: name -> path of the known corrections, relative to root.
+
+    Raises:
+        DataError: `error` and something is wrong (all of it named), or a split is empty.
+    """
+    sides = find_videos(root)
+    names = sorted(set(sides["stable"]) | set(sides["unstable"]), key=_natural)
+    paired = [name for name in names if all(name in side for side in sides.values())]
+    problems = [
+        Problem(name, f"only in {'stable' if name in sides['stable'] else 'unstable'}/", "left out")
+        for name in names
+        if name not in paired
+    ]
+    paths = [sides[side][name] for name in paired for side in ("stable", "unstable")]
+    with ThreadPoolExecutor() as pool:
+        files = list(pool.map(lambda path: _inspect(path, root), paths))
+    usable: list[tuple[str, VideoFile, VideoFile]] = []
+    for name, stable, unstable in zip(paired, files[::2], files[1::2], strict=True):
+        broken = [str(found) for found in (stable, unstable) if isinstance(found, VideoError)]
+        if isinstance(stable, VideoError) or isinstance(unstable, VideoError):
+            problems.append(Problem(name, "; ".join(broken), "left out"))
+        elif (stable.width, stable.height) != (unstable.width, unstable.height):
+            sizes = f"{stable.width}x{stable.height} and {unstable.width}x{unstable.height}"
+            problems.append(Problem(name, f"sizes differ: {sizes}", "left out"))
+        else:
+            if stable.num_frames != unstable.num_frames:
+                lengths = f"{stable.num_frames} and {unstable.num_frames} frames"
+                problems.append(Problem(name, f"lengths differ: {lengths}", "cut to the shorter"))
+            usable.append((name, stable, unstable))
+
+    left_out = [problem for problem in problems if problem.action == "left out"]
+    if left_out and params.on_bad_pair == "error":
+        listing = "; ".join(f"{problem.name} ({problem.problem})" for problem in left_out)
+        raise DataError(
+            f"{len(left_out)} of {len(names)} videos cannot be used: {listing}; "
+            "mend them, or set data.on_bad_pair: skip to leave them out"
+        )
+    scene_of = {name: (scenes or {}).get(name, name) for name, _, _ in usable}
+    splits = assign_splits(scene_of, params.split)
+    pairs = tuple(
+        VideoPair(
+            name=name,
+            scene=scene_of[name],
+            split=splits[name],
+            stable=stable,
+            unstable=unstable,
+            num_frames=min(stable.num_frames, unstable.num_frames),
+            truth=(truths or {}).get(name),
+        )
+        for name, stable, unstable in usable
+    )
+    assert source in ("kaggle", "folder", "flights")
+    return Manifest(
+        requested=params.source,
+        source=source,  # type: ignore[arg-type]  # narrowed by the assert
+        pairs=pairs,
+        problems=tuple(problems),
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _inspect(path: Path, root: Path) -> VideoFile | VideoError:
+    try:
+        info = video.probe(path)
+        num_frames = _count(video.read_frames(path))
+    except VideoError as error:
+        return error
+    return VideoFile(
+        path=path.relative_to(root).as_posix(),
+        sha256=sha256_of(path),
+        num_frames=num_frames,
+        frame_rate=round(float(info.frame_rate), 6),
+        width=info.width,
+        height=info.height,
+    )
+
+
+def _count(items: Iterable[object]) -> int:
+    return sum(1 for _ in items)
+
+
+def _natural(name: str) -> tuple[int, str]:
+    return (int(name), "") if name.isdigit() else (2**31, name)

@@ -1,0 +1,178 @@
+"""The DeepStab data set from Kaggle, fetched with kagglehub.
+
+kagglehub finds the credentials, shows progress, resumes the archive it left in its cache and
+checks its MD5; zipfile checks the CRC of every member. This module adds what is missing there:
+time limits, retries, removal of a damaged archive (kagglehub would take it for a complete one
+for ever), errors in one line, and a destination that is whole or absent.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from deepstab.errors import CredentialsError, DataError, DownloadError
+
+if TYPE_CHECKING:
+    import requests
+
+_TIME_LIMITS_S = (5.0, 15.0)  # to connect, and between bytes
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # before each retry of a transfer that had begun
+_DAMAGE = (  # what unpacking raises, with MD5 or without
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
+_OTHERWISE = "or set data.source to flights"
+_SET_CREDENTIALS = (
+    "set KAGGLE_API_TOKEN, or KAGGLE_USERNAME and KAGGLE_KEY, or save ~/.kaggle/kaggle.json "
+    f"(all from https://www.kaggle.com/settings), {_OTHERWISE}"
+)
+
+
+def credentials_found() -> bool:
+    """Whether kagglehub finds credentials in the environment or below ~/.kaggle.
+
+    Raises:
+        CredentialsError: there is a credentials file, but it cannot be read.
+    """
+    from kagglehub.config import get_kaggle_credentials
+
+    try:
+        return get_kaggle_credentials() is not None
+    except (OSError, TypeError, ValueError) as error:
+        raise CredentialsError(
+            f"Kaggle credentials cannot be read: {error}; {_SET_CREDENTIALS}"
+        ) from None
+
+
+def download_dataset(destination: Path, *, dataset: str, version: int) -> None:
+    """Fetch one version of a Kaggle data set and unpack it.
+
+    Args:
+        destination: folder to create; it appears when everything is there. A transfer that broke
+            off is kept in kagglehub's cache alone, and resumed by the next call.
+        dataset: owner/name.
+        version: the pinned version.
+
+    Raises:
+        DataError: the destination exists.
+        CredentialsError: credentials are missing or refused.
+        DownloadError: no such version, no network, a transfer that breaks or arrives damaged
+            every time, or no room on the disk.
+    """
+    if destination.exists():
+        raise DataError(f"{destination} exists already; remove it to fetch the data set again")
+    if not credentials_found():
+        raise CredentialsError(f"no Kaggle credentials found: {_SET_CREDENTIALS}")
+    try:
+        tree = _fetch(dataset, version)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{destination.name}-", dir=destination.parent) as scratch:
+            shutil.copytree(tree, Path(scratch, "tree")).rename(destination)
+    except OSError as error:
+        raise DownloadError(
+            f"{dataset} version {version} cannot be written: {error}; "
+            "free some space or correct the permissions"
+        ) from None
+
+
+def _fetch(dataset: str, version: int) -> Path:
+    """The unpacked data set in kagglehub's cache."""
+    import kagglehub
+    import requests
+    from kagglehub.cache import delete_from_cache, get_cached_archive_path
+    from kagglehub.exceptions import DataCorruptionError
+    from kagglehub.handle import DatasetHandle
+
+    owner, name = dataset.split("/")
+    handle = DatasetHandle(owner=owner, dataset=name, version=version)
+    archive = Path(get_cached_archive_path(handle))
+    size_at_start = _size_bytes(archive)
+    pauses_s = iter(_PAUSES_S)
+    while True:
+        try:
+            with _time_limits():
+                return Path(kagglehub.dataset_download(str(handle)))
+        except requests.RequestException as error:
+            failure = _explain(error, dataset, version)
+            # Waiting helps a transfer that broke off, not one that never began.
+            final = _size_bytes(archive) == size_at_start and not isinstance(
+                error, requests.exceptions.ChunkedEncodingError
+            )
+        except (DataCorruptionError, *_DAMAGE) as error:
+            failure = DownloadError(
+                f"{dataset} version {version} arrived damaged: {_one_line(error)}; "
+                f"run again, {_OTHERWISE}"
+            )
+            final = False
+            archive.unlink(missing_ok=True)
+            delete_from_cache(handle)
+        pause_s = next(pauses_s, None)
+        if final or pause_s is None:
+            raise failure
+        time.sleep(pause_s)
+
+
+def _explain(error: requests.RequestException, dataset: str, version: int) -> DataError:
+    status = error.response.status_code if error.response is not None else None
+    match status:
+        case 401 | 403:
+            return CredentialsError(
+                f"Kaggle refuses {dataset} version {version} (HTTP {status}): renew the "
+                "credentials, accept the data set's rules if its page asks for it "
+                f"(https://www.kaggle.com/datasets/{dataset}), {_OTHERWISE}"
+            )
+        case 404:
+            return DownloadError(
+                f"Kaggle has no {dataset} version {version} (HTTP 404): correct "
+                f"data.kaggle_dataset and data.kaggle_version, {_OTHERWISE}"
+            )
+    return DownloadError(
+        f"{dataset} version {version} cannot be fetched from Kaggle: {_one_line(error)}; check "
+        f"the network and run again (a broken transfer is resumed), {_OTHERWISE}"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    # requests and urllib3 wrap the cause (refused, timed out, incomplete) several deep.
+    for inner in (getattr(error, "reason", None), *error.args):
+        if isinstance(inner, BaseException):
+            return _one_line(inner)
+    text = error.args[-1] if error.args and isinstance(error.args[-1], str) else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _size_bytes(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@contextmanager
+def _time_limits() -> Iterator[None]:
+    """Limit every request made inside: kagglesdk waits without end for an answer or a byte."""
+    from requests.adapters import HTTPAdapter
+
+    send = HTTPAdapter.send
+
+    def send_in_time(self: HTTPAdapter, *args: Any, **kwargs: Any) -> requests.Response:
+        kwargs["timeout"] = kwargs.get("timeout") or _TIME_LIMITS_S
+        return send(self, *args, **kwargs)
+
+    HTTPAdapter.send = send_in_time  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        HTTPAdapter.send = send  # type: ignore[method-assign]

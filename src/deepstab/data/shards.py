@@ -1,0 +1,297 @@
+"""The flow cache: Arrow IPC shards of resized frames and flow, and the index over them.
+
+One record batch holds one frame of a pair: `unstable` and `stable` as (height, width, 3) uint8
+RGB, and `flow` of the unstable video (see `deepstab.data.flow`) as (height, width, 2) int16 fixed
+point, px times 64 (error at most 0.008 px, range +-512 px). A shard never mixes pairs, so that a
+new video adds shards and changes none. Files are memory-mapped; uncompressed reads copy nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from deepstab.config import FlowParams
+from deepstab.data.folder import sha256_of
+from deepstab.data.manifest import Manifest, Split, VideoPair
+from deepstab.errors import ShardError
+
+FLOW_SCALE = 64
+INDEX_NAME = "index.json"
+_LAYOUT = 1
+_COLUMNS = ("unstable", "stable", "flow")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file: frames first_frame ... first_frame + num_frames - 1 of a pair."""
+
+    file: str
+    sha256: str
+    first_frame: int
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class PairEntry:
+    """One pair of videos in the index. `width` and `height` are of the video as filmed."""
+
+    name: str
+    split: Split
+    width: int
+    height: int
+    num_frames: int
+    shards: tuple[Shard, ...]
+
+    @property
+    def aspect(self) -> float:
+        return self.width / self.height
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """What the shards of a folder hold; `height` and `width` are of the stored frames, px."""
+
+    folder: Path
+    height: int
+    width: int
+    manifest_digest: str
+    flow: dict[str, object]
+    pairs: tuple[PairEntry, ...]
+
+    def of_split(self, split: Split) -> tuple[PairEntry, ...]:
+        return tuple(pair for pair in self.pairs if pair.split == split)
+
+    def save(self) -> None:
+        tree = dataclasses.asdict(self)
+        del tree["folder"]
+        text = json.dumps({"layout": _LAYOUT, **tree}, indent=1, sort_keys=True) + "\n"
+        (self.folder / INDEX_NAME).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> ShardIndex:
+        """Read the index of a folder.
+
+        Raises:
+            ShardError: no index, a damaged one, or one of another layout.
+        """
+        path = folder / INDEX_NAME
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8"))
+            layout = tree.pop("layout")
+            if layout != _LAYOUT:
+                raise ShardError(
+                    f"{path}: layout {layout}, expected {_LAYOUT}; run the flow stage again"
+                )
+            pairs = tuple(
+                PairEntry(**{**pair, "shards": tuple(Shard(**shard) for shard in pair["shards"])})
+                for pair in tree.pop("pairs")
+            )
+            return cls(folder=folder, pairs=pairs, **tree)
+        except FileNotFoundError:
+            raise ShardError(f"{path}: no index; run the flow stage first") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ShardError(f"{path}: damaged index ({error}); run the flow stage again") from None
+
+
+def content_key(pair: VideoPair, params: FlowParams) -> str:
+    """SHA-256 of all that decides the content of a pair's shards."""
+    parts = [
+        _LAYOUT,
+        cv2.__version__,
+        pair.unstable.sha256,
+        pair.stable.sha256,
+        pair.num_frames,
+        params.model_dump(),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def write_shards(
+    frames: Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]],
+    folder: Path,
+    *,
+    params: FlowParams,
+    source_sha256: dict[str, str],
+    on_frame: Callable[[], None],
+) -> None:
+    """Write the frames of one pair as shards 000.arrow, 001.arrow, ...; the folder appears whole.
+
+    Args:
+        frames: per frame unstable (height, width, 3), stable (same), flow (height, width, 2) px.
+        folder: created; must not exist.
+        params: the flow section, recorded in the schema's metadata.
+        source_sha256: hashes of the two video files, recorded too.
+        on_frame: called after every frame.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    schema = _schema(params, source_sha256)
+    options = pa.ipc.IpcWriteOptions(
+        compression=None if params.compression == "none" else params.compression
+    )
+    frame_bytes = params.height * params.width * (3 + 3 + 2 * 2)
+    frames_per_shard = max(1, params.shard_mib * 2**20 // frame_bytes)
+    writer: pa.ipc.RecordBatchFileWriter | None = None
+    try:
+        for number, (unstable, stable, flow) in enumerate(frames):
+            if number % frames_per_shard == 0:
+                if writer is not None:
+                    writer.close()
+                path = partial / f"{number // frames_per_shard:03d}.arrow"
+                writer = pa.ipc.new_file(str(path), schema, options=options)
+            assert writer is not None
+            fixed = np.rint(np.clip(flow * FLOW_SCALE, -32768, 32767)).astype("<i2")
+            columns = [
+                pa.FixedSizeBinaryArray.from_buffers(
+                    field.type, 1, [None, pa.py_buffer(np.ascontiguousarray(values))]
+                )
+                for field, values in zip(schema, (unstable, stable, fixed), strict=True)
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+            on_frame()
+    finally:
+        if writer is not None:
+            writer.close()
+    partial.rename(folder)
+
+
+def describe_pair(pair: VideoPair, folder: Path, *, prefix: str) -> PairEntry:
+    """The index entry of a pair whose shards lie in a folder; files are named prefix + 000.arrow."""
+    shards: list[Shard] = []
+    first_frame = 0
+    for path in sorted(folder.glob("*.arrow")):
+        num_frames = _open(path).num_record_batches
+        shards.append(Shard(prefix + path.name, sha256_of(path), first_frame, num_frames))
+        first_frame += num_frames
+    if first_frame != pair.num_frames:
+        raise ShardError(
+            f"pair {pair.name}: {first_frame} frames in shards, {pair.num_frames} in the manifest; "
+            "the video changed after download: run the download stage again"
+        )
+    return PairEntry(
+        name=pair.name,
+        split=pair.split,
+        width=pair.unstable.width,
+        height=pair.unstable.height,
+        num_frames=first_frame,
+        shards=tuple(shards),
+    )
+
+
+def new_index(folder: Path, manifest: Manifest, params: FlowParams, pairs: list[PairEntry]) -> None:
+    """Write the index of a folder of shards."""
+    ShardIndex(
+        folder=folder,
+        height=params.height,
+        width=params.width,
+        manifest_digest=manifest.digest(),
+        flow=params.model_dump(),
+        pairs=tuple(pairs),
+    ).save()
+
+
+class ShardReader:
+    """Reads frames of pairs; files are mapped when first needed and stay so."""
+
+    def __init__(self, index: ShardIndex) -> None:
+        self._index = index
+        self._files: dict[str, pa.ipc.RecordBatchFileReader] = {}
+
+    def read(
+        self, pair: PairEntry, first_frame: int, num_frames: int
+    ) -> dict[str, NDArray[np.uint8] | NDArray[np.int16]]:
+        """Frames of one pair.
+
+        Args:
+            pair: entry of the index.
+            first_frame: number of the first frame.
+            num_frames: how many.
+
+        Returns:
+            "unstable" and "stable" (num_frames, height, width, 3) uint8, and "flow"
+            (num_frames, height, width, 2) int16, px times FLOW_SCALE.
+
+        Raises:
+            ShardError: a shard is missing or damaged.
+        """
+        if first_frame < 0 or first_frame + num_frames > pair.num_frames:
+            raise ValueError(
+                f"frames {first_frame}..{first_frame + num_frames - 1} of {pair.name}: "
+                f"it has {pair.num_frames}"
+            )
+        height, width = self._index.height, self._index.width
+        out: dict[str, NDArray[np.uint8] | NDArray[np.int16]] = {
+            "unstable": np.empty((num_frames, height, width, 3), np.uint8),
+            "stable": np.empty((num_frames, height, width, 3), np.uint8),
+            "flow": np.empty((num_frames, height, width, 2), np.int16),
+        }
+        for shard in pair.shards:
+            start = max(first_frame, shard.first_frame)
+            stop = min(first_frame + num_frames, shard.first_frame + shard.num_frames)
+            for frame in range(start, stop):
+                batch = self._batch(shard, frame - shard.first_frame)
+                for column in _COLUMNS:
+                    array = out[column]
+                    buffer = batch.column(column).buffers()[1]
+                    array[frame - first_frame] = np.frombuffer(
+                        buffer, array.dtype, count=array[0].size
+                    ).reshape(array.shape[1:])
+        return out
+
+    def _batch(self, shard: Shard, number: int) -> pa.RecordBatch:
+        reader = self._files.get(shard.file)
+        if reader is None:
+            reader = self._files[shard.file] = _open(self._index.folder / shard.file)
+        return reader.get_batch(number)
+
+
+def verify_shards(index: ShardIndex) -> None:
+    """Check every shard against its hash in the index.
+
+    Raises:
+        ShardError: naming the first file that is missing or differs.
+    """
+    for pair in index.pairs:
+        for shard in pair.shards:
+            path = index.folder / shard.file
+            if not path.is_file() or sha256_of(path) != shard.sha256:
+                raise ShardError(f"{path}: missing or damaged; run the flow stage again")
+
+
+def _open(path: Path) -> pa.ipc.RecordBatchFileReader:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path)))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ShardError(
+            f"{path}: missing or damaged shard ({error}); run the flow stage again"
+        ) from None
+
+
+def _schema(params: FlowParams, source_sha256: dict[str, str]) -> pa.Schema:
+    pixels = params.height * params.width
+    metadata = {
+        "layout": str(_LAYOUT),
+        "flow_scale": str(FLOW_SCALE),
+        "flow_params": json.dumps(params.model_dump(), sort_keys=True),
+        **{f"{side}_sha256": digest for side, digest in source_sha256.items()},
+    }
+    return pa.schema(
+        [
+            pa.field("unstable", pa.binary(pixels * 3), nullable=False),
+            pa.field("stable", pa.binary(pixels * 3), nullable=False),
+            pa.field("flow", pa.binary(pixels * 4), nullable=False),
+        ],
+        metadata=metadata,
+    )

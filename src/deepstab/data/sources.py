@@ -1,0 +1,86 @@
+"""From `data.source` to checked video files and a manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from pathlib import Path
+
+from deepstab.config import DataParams
+from deepstab.data import flights, folder, kaggle
+from deepstab.data.manifest import Manifest
+from deepstab.data.vgg import place_vgg19
+
+log = logging.getLogger(__name__)
+
+MANIFEST_NAME = "manifest.json"
+VGG19_NAME = "vgg19_relu3_1.pth"
+
+_FLIGHTS_WARNING = """\
+************************************************************************
+  data.source is auto: no Kaggle credentials and no videos in
+  {root}: training on GENERATED virtual flights.
+  For real video: put {{stable,unstable}}/N.mp4 there, or set up Kaggle.
+************************************************************************"""
+
+
+def resolve_source(params: DataParams) -> str:
+    """What `auto` means here and now: kaggle, folder or flights; other values stand."""
+    if params.source != "auto":
+        return params.source
+    if kaggle.credentials_found():
+        return "kaggle"
+    if folder.holds_videos(Path(params.kaggle_root)):
+        return "folder"
+    log.warning(_FLIGHTS_WARNING.format(root=params.kaggle_root))
+    return "flights"
+
+
+def prepare_data(destination: Path, *, params: DataParams, seed: int, vgg_weights: str) -> Manifest:
+    """Bring the videos, the manifest and the VGG19 weights to one folder; it appears whole.
+
+    Args:
+        destination: replaced; gets {stable,unstable}/N.*, the manifest, and VGG19 weights if any.
+        params: the data section.
+        seed: of generated data.
+        vgg_weights: `loss.vgg_weights`.
+
+    Raises:
+        DataError: the source cannot be used; nothing is left at destination then.
+    """
+    source = resolve_source(params)
+    partial = destination.with_name(destination.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    scenes: dict[str, str] = {}
+    truths: dict[str, str] = {}
+    weights = partial.with_name(partial.name + VGG19_NAME)
+    try:
+        # First: a wrong path should not show after hours of download.
+        vgg19_sha256 = place_vgg19(vgg_weights, weights)
+        match source:
+            case "kaggle":
+                kaggle.download_dataset(
+                    partial, dataset=params.kaggle_dataset, version=params.kaggle_version
+                )
+            case "folder":
+                folder.copy_videos(Path(params.kaggle_root), partial)
+            case _:
+                scenes, truths = flights.render_flights(partial, params=params.flights, seed=seed)
+        manifest = folder.check_pairs(
+            partial, params=params, source=source, scenes=scenes, truths=truths
+        )
+        if vgg19_sha256 is not None:
+            weights.rename(partial / VGG19_NAME)
+        manifest = dataclasses.replace(manifest, vgg19_sha256=vgg19_sha256)
+        manifest.save(partial / MANIFEST_NAME)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        weights.unlink(missing_ok=True)
+        raise
+    for problem in manifest.problems:
+        log.warning("pair %s: %s; %s", problem.name, problem.problem, problem.action)
+    shutil.rmtree(destination, ignore_errors=True)
+    partial.rename(destination)
+    return manifest

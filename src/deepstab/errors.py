@@ -1,0 +1,53 @@
+"""Errors a user can act on: each says what was wrong, the value, and the remedy.
+
+DeepStabError
+├── ParameterError        params.yaml: unknown, missing or impossible value
+├── DataError             a data set, pair or manifest cannot be used
+│   ├── CredentialsError  Kaggle credentials are missing or refused
+│   ├── DownloadError     a transfer failed or arrived damaged
+│   └── VideoError        one video file cannot be read or written
+├── ShardError            the flow cache is missing, damaged or of another layout
+├── CheckpointError       weights are missing, damaged or of another architecture
+├── TrainingError         training cannot go on (a loss is not finite)
+└── TrackingError         MLflow cannot be reached or refuses
+"""
+
+
+class DeepStabError(Exception):
+    """Base of every error whose message is meant for the user, in one line."""
+
+
+class ParameterError(DeepStabError):
+    """A parameter is unknown, missing, of the wrong type, or impossible."""
+
+
+class DataError(DeepStabError):
+    """A data set, a pair of videos or a manifest cannot be used."""
+
+
+class CredentialsError(DataError):
+    """Kaggle credentials are missing or refused."""
+
+
+class DownloadError(DataError):
+    """A transfer failed or arrived damaged."""
+
+
+class VideoError(DataError):
+    """One video file cannot be read or written."""
+
+
+class ShardError(DeepStabError):
+    """The flow cache is missing, damaged or of another layout."""
+
+
+class CheckpointError(DeepStabError):
+    """Weights are missing, damaged or belong to another architecture."""
+
+
+class TrainingError(DeepStabError):
+    """Training cannot go on."""
+
+
+class TrackingError(DeepStabError):
+    """MLflow cannot be reached or refuses a request."""

@@ -1,0 +1,1 @@
+"""Pure measures: image quality against a reference, and stabilization quality of a video."""

@@ -1,0 +1,304 @@
+"""Stabilization quality of a video: camera path, residual jitter, stability, crop, distortion.
+
+Lengths are px at a frame width of 640 and angles degrees, whatever the size of the video. The
+measures of paths and homographies are pure; `measure_video` and `score_video` stream frames and
+hold no more than two of each video.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepstab.metrics.image import black_pixel_fraction, interframe_psnr
+from deepstab.metrics.motion import (
+    WORKING_WIDTH_PX,
+    Features,
+    Motion,
+    detect_features,
+    estimate_homography,
+    estimate_motion,
+)
+
+STABILITY_FRAMES = 240
+"""Frames of one stability window: the score depends on the length, so it is fixed."""
+
+_NUM_LOW_BINS = 5
+MIN_FRAMES = 2 * (_NUM_LOW_BINS + 1)
+"""Shorter videos have no frequency above the low ones."""
+
+# Motion from frame to frame that the estimator cannot tell from none, px at width 640.
+_STATIC_PX = 0.03
+
+
+@dataclass(frozen=True, eq=False)
+class CameraPath:
+    """Inter-frame motion summed up from the first frame, which is at 0.
+
+    Attributes:
+        shift_px: (num_frames, 2) translation (x, y) of the frame center, px at width 640.
+        angle_rad: (num_frames,) rotation.
+        log_scale: (num_frames,) natural logarithm of the magnification.
+    """
+
+    shift_px: NDArray[np.float64]
+    angle_rad: NDArray[np.float64]
+    log_scale: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class VideoMeasures:
+    """What can be said of one video alone.
+
+    Attributes:
+        num_frames: frames in the video.
+        num_untracked: frames whose motion could not be measured and counts as none.
+        stability: low-frequency share of the camera path, in [0, 1]; see `stability_score`.
+        jitter_px: RMS second difference of the path's translation, px at width 640.
+        roll_jitter_deg: RMS second difference of the path's rotation, degrees.
+        interframe_psnr_db: mean PSNR between consecutive frames, dB.
+        black_fraction: mean fraction of black border pixels.
+    """
+
+    num_frames: int
+    num_untracked: int
+    stability: float
+    jitter_px: float
+    roll_jitter_deg: float
+    interframe_psnr_db: float
+    black_fraction: float
+
+
+@dataclass(frozen=True)
+class StabilityScore:
+    """A stabilized video against its input.
+
+    Attributes:
+        input: the input's own measures.
+        output: the same of the stabilized video.
+        crop: cropping ratio, in [0, 1]; NaN if no frame could be matched.
+        distortion_mean: mean distortion value, in [0, 1]; NaN if no frame could be matched.
+        distortion_worst: distortion value of the worst frame; NaN if none could be matched.
+        num_unmatched: frames left out of crop and distortion for want of matches.
+    """
+
+    input: VideoMeasures
+    output: VideoMeasures
+    crop: float
+    distortion_mean: float
+    distortion_worst: float
+    num_unmatched: int
+
+
+def accumulate_path(motions: Sequence[Motion]) -> CameraPath:
+    """Sum inter-frame motions up to a camera path of one more frame.
+
+    Each frame's shift is added in the axes of that frame, as the field does: the sum, not the
+    composition, because a composed path mixes roll and zoom drift into the translation.
+    """
+    steps = np.array(
+        [(0.0, 0.0, 0.0, 0.0)]
+        + [(m.shift_x_px, m.shift_y_px, m.angle_rad, m.log_scale) for m in motions]
+    )
+    path = np.cumsum(steps, axis=0)
+    return CameraPath(shift_px=path[:, :2], angle_rad=path[:, 2], log_scale=path[:, 3])
+
+
+def residual_jitter(path: CameraPath) -> float:
+    """RMS length of the second difference of the translation, px at width 640.
+
+    For `x(t) = A sin(w t)` this is `A * (2 - 2 cos w) / sqrt(2)`; a steady pan gives 0.
+
+    Raises:
+        ValueError: fewer than 3 frames.
+    """
+    return float(np.sqrt(np.sum(_second_difference(path.shift_px) ** 2, axis=1).mean()))
+
+
+def roll_jitter(path: CameraPath) -> float:
+    """RMS second difference of the rotation, degrees.
+
+    Raises:
+        ValueError: fewer than 3 frames.
+    """
+    return math.degrees(float(np.sqrt(np.mean(_second_difference(path.angle_rad) ** 2))))
+
+
+def stability_score(path: CameraPath) -> float:
+    """Share of the path's energy that is slow: 1 for a smooth path, towards 0 for a shaken one.
+
+    For each of the signals x, y and rotation: the squared magnitudes of the bins 1 to 5 of the
+    real Fourier transform, summed, over the sum of all bins from 1 up (bin 0, the mean, is left
+    out; no window, no detrending). The score is the mean of the three. A signal without motion,
+    an RMS of less than 0.03 px from frame to frame (for rotation at the left and right edge of
+    the frame), scores 1: what is left of it is noise of the measurement.
+
+    A path of more than 240 frames is cut into windows of 240, the last ending with the video,
+    and scores their mean; shorter paths compare only with paths of the same length.
+
+    Raises:
+        ValueError: fewer than 12 frames.
+
+    Source: Liu et al. 2013, section 6, with bins and signals as stated here.
+    """
+    num_frames = len(path.angle_rad)
+    if num_frames < MIN_FRAMES:
+        raise ValueError(f"stability needs at least {MIN_FRAMES} frames, got {num_frames}")
+    edge_px = path.angle_rad * (WORKING_WIDTH_PX / 2)
+    signals = np.column_stack([path.shift_px, edge_px])
+    length = min(num_frames, STABILITY_FRAMES)
+    starts = [*range(0, num_frames - length, length), num_frames - length]
+    return float(np.mean([_low_frequency_shares(signals[s : s + length]) for s in starts]))
+
+
+def cropping_ratio(homographies: NDArray[np.float64]) -> float:
+    """Mean over the frames of `min(1, 1 / scale)`: what is left of the field of view.
+
+    Args:
+        homographies: (num, 3, 3), input -> output, origin at the center of the frame.
+
+    Returns:
+        In [0, 1]; the scale is the root of the determinant of the matrix's local affine part.
+
+    Raises:
+        ValueError: not (num, 3, 3) with at least one matrix.
+
+    Source: Liu et al. 2013, section 6.
+    """
+    scales = np.sqrt(np.abs(np.linalg.det(_local_affine(homographies))))
+    return float(np.mean(np.minimum(1.0, 1.0 / scales)))
+
+
+def distortion_values(homographies: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Per frame, the smaller over the larger singular value of the local affine part.
+
+    Singular values and not eigenvalues: those of a rotation are complex. Field practice is to
+    report the worst frame.
+
+    Args:
+        homographies: (num, 3, 3), input -> output, origin at the center of the frame.
+
+    Returns:
+        (num,) in [0, 1]; 1 for any similarity, 1/a for a stretch by a.
+
+    Raises:
+        ValueError: not (num, 3, 3) with at least one matrix.
+
+    Source: Liu et al. 2013, section 6.
+    """
+    singular = np.linalg.svd(_local_affine(homographies), compute_uv=False)
+    return np.asarray(singular[:, 1] / singular[:, 0], dtype=np.float64)
+
+
+def measure_video(frames: Iterable[NDArray[np.uint8]]) -> VideoMeasures:
+    """Measure one video.
+
+    Args:
+        frames: (H, W, 3) uint8 RGB, all of one size.
+
+    Raises:
+        ValueError: fewer than 12 frames, or a frame of another shape.
+    """
+    meter = _Meter()
+    for frame in frames:
+        meter.add(frame)
+    return meter.result()
+
+
+def score_video(
+    input_frames: Iterable[NDArray[np.uint8]], output_frames: Iterable[NDArray[np.uint8]]
+) -> StabilityScore:
+    """Score a stabilized video against its input, reading both in lockstep.
+
+    Args:
+        input_frames: (H, W, 3) uint8 RGB, all of one size.
+        output_frames: as many frames; the size may be another one.
+
+    Raises:
+        ValueError: one video ends before the other, fewer than 12 frames, or a frame of another
+            shape.
+    """
+    before, after = _Meter(), _Meter()
+    homographies: list[NDArray[np.float64]] = []
+    for index, (source, target) in enumerate(zip_longest(input_frames, output_frames)):
+        if source is None or target is None:
+            shorter = "input" if source is None else "output"
+            raise ValueError(
+                f"the {shorter} ends after {index} frames but the other video goes on; "
+                "stabilize without dropping frames"
+            )
+        homography = estimate_homography(before.add(source), after.add(target))
+        if homography is not None:
+            homographies.append(homography)
+    matched = np.array(homographies)
+    distortion = distortion_values(matched) if homographies else np.array([math.nan])
+    measures = before.result()
+    return StabilityScore(
+        input=measures,
+        output=after.result(),
+        crop=cropping_ratio(matched) if homographies else math.nan,
+        distortion_mean=float(distortion.mean()),
+        distortion_worst=float(distortion.min()),
+        num_unmatched=measures.num_frames - len(homographies),
+    )
+
+
+class _Meter:
+    """Takes a video frame by frame and keeps numbers, and the last frame, only."""
+
+    def __init__(self) -> None:
+        self._last: tuple[NDArray[np.uint8], Features] | None = None
+        self._motions: list[Motion] = []
+        self._psnr_db: list[float] = []
+        self._black: list[float] = []
+
+    def add(self, frame: NDArray[np.uint8]) -> Features:
+        features = detect_features(frame)
+        self._black.append(black_pixel_fraction(frame))
+        if self._last is not None:
+            last_frame, last_features = self._last
+            self._psnr_db.append(interframe_psnr((last_frame, frame)))
+            self._motions.append(estimate_motion(last_features, features))
+        self._last = (frame, features)
+        return features
+
+    def result(self) -> VideoMeasures:
+        path = accumulate_path(self._motions)
+        stability = stability_score(path)
+        return VideoMeasures(
+            num_frames=len(self._black),
+            num_untracked=sum(not motion.tracked for motion in self._motions),
+            stability=stability,
+            jitter_px=residual_jitter(path),
+            roll_jitter_deg=roll_jitter(path),
+            interframe_psnr_db=float(np.mean(self._psnr_db)),
+            black_fraction=float(np.mean(self._black)),
+        )
+
+
+def _second_difference(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    if len(signal) < 3:
+        raise ValueError(f"a second difference needs at least 3 frames, got {len(signal)}")
+    return np.diff(signal, n=2, axis=0)
+
+
+def _low_frequency_shares(signals: NDArray[np.float64]) -> NDArray[np.float64]:
+    # (frames, signals) -> (signals,)
+    energy = np.abs(np.fft.rfft(signals, axis=0)[1:]) ** 2
+    total = energy.sum(axis=0)
+    static = np.sqrt(np.mean(np.diff(signals, axis=0) ** 2, axis=0)) < _STATIC_PX
+    shares = energy[:_NUM_LOW_BINS].sum(axis=0) / np.where(static, 1.0, total)
+    return np.where(static, 1.0, shares)
+
+
+def _local_affine(homographies: NDArray[np.float64]) -> NDArray[np.float64]:
+    # The derivative of (A x + t) / (p x + h) at x = 0, the 2x2 part A of an affine matrix.
+    if homographies.ndim != 3 or homographies.shape[1:] != (3, 3) or not len(homographies):
+        raise ValueError(f"homographies must be (num, 3, 3), got {homographies.shape}")
+    scaled = homographies / homographies[:, 2:, 2:]
+    return np.asarray(scaled[:, :2, :2] - scaled[:, :2, 2:] @ scaled[:, 2:, :2])

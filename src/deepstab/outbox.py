@@ -1,0 +1,174 @@
+"""What a run still has to send, kept on disk so that neither a server nor a process can lose it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Literal, Protocol, Self
+
+from filelock import FileLock, Timeout
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+Point = tuple[str, float, int, int]  # name, value, time in ms since 1970, step
+Tag = tuple[str, str]
+
+_RECORDS_PER_REQUEST = 500  # MLflow takes 1000
+
+
+class Destination(Protocol):
+    """Where an outbox is emptied to; each call may be repeated after a failure."""
+
+    def send_records(self, run_id: str, points: list[Point], tags: list[Tag]) -> None: ...
+    def send_status(self, run_id: str, status: Status, end_ms: int) -> None: ...
+    def send_file(self, run_id: str, path: Path, folder: str) -> None: ...
+
+
+class Outbox:
+    """Metric points, tags, artifacts and the final status that one process sends for one run.
+
+    Points and tags are lines of a journal, and a cursor says how many of its bytes were sent.
+    Artifacts are copies in a folder laid out as in the run, removed once sent. The process holds a
+    lock as long as it lives; the outbox of one that ended, however it ended, can be adopted.
+    """
+
+    def __init__(self, folder: Path, *, run_id: str, uri: str) -> None:
+        self.folder, self.run_id, self.uri = folder, run_id, uri
+        self._journal, self._cursor = folder / "journal.jsonl", folder / "sent"
+        self._files, self._status = folder / "files", folder / "status.json"
+        self._owner = FileLock(folder / "owner.lock", thread_local=False)
+        self._sending, self._writing = threading.Lock(), threading.Lock()
+
+    @classmethod
+    def create(cls, parent: Path, *, run_id: str, uri: str) -> Self:
+        """Make an empty outbox for a run of the store at a URI."""
+        box = cls(parent / f"{run_id}-{uuid.uuid4().hex[:8]}", run_id=run_id, uri=uri)
+        box.folder.mkdir(parents=True)
+        box._owner.acquire()
+        _address(box.folder).write_text(json.dumps({"run_id": run_id, "uri": uri}), "utf-8")
+        return box
+
+    @classmethod
+    def adopt(cls, folder: Path, *, uri: str, running: str) -> Self | None:
+        """Take over the outbox that a process which ended left, or None if it is not one.
+
+        Args:
+            folder: a possible outbox.
+            uri: the store it must be meant for.
+            running: a run that goes on, so its status is not sent.
+        """
+        try:
+            box = cls(folder, **json.loads(_address(folder).read_text("utf-8")))
+            if box.uri != uri:
+                return None
+            box._owner.acquire(timeout=0)
+        except (FileNotFoundError, NotADirectoryError, Timeout):
+            return None
+        if not _address(folder).exists():  # its owner emptied and removed it just now
+            box.release(remove=True)
+            return None
+        if box.run_id == running:
+            box._status.unlink(missing_ok=True)
+        elif not box._status.exists():
+            box.end("KILLED")
+        return box
+
+    def append(self, *, points: Iterable[Point] = (), tags: Iterable[Tag] = ()) -> None:
+        """Add metric points and tags to the journal."""
+        records = [*({"point": point} for point in points), *({"tag": tag} for tag in tags)]
+        lines = [json.dumps(record) + "\n" for record in records]
+        with self._writing, self._journal.open("a", encoding="utf-8") as journal:
+            journal.write("".join(lines))
+
+    def put(self, artifact: str, write: Callable[[Path], object]) -> None:
+        """Add an artifact, or replace one of the same path that waits.
+
+        Args:
+            artifact: path among the run's artifacts.
+            write: writes the file to the path it is given, which has the artifact's suffix.
+
+        Raises:
+            ValueError: the path leads out of the run's artifacts.
+        """
+        name = PurePosixPath(artifact)
+        if name.is_absolute() or ".." in name.parts or not name.name:
+            raise ValueError(f"artifact {artifact!r}: use a path relative to the run's artifacts")
+        draft = self.folder / f"{uuid.uuid4().hex}{name.suffix}"
+        write(draft)
+        with self._writing:
+            (self._files / name).parent.mkdir(parents=True, exist_ok=True)
+            draft.replace(self._files / name)
+
+    def end(self, status: Status) -> None:
+        """Set the final status, to be sent with the rest."""
+        self._status.write_text(json.dumps([status, now_ms()]), "utf-8")
+
+    def deliver(self, destination: Destination) -> None:
+        """Send points and tags, the status if it is set, and artifacts, in this order.
+
+        Raises:
+            Exception: the first that the destination raised; what was not sent stays.
+        """
+        with self._sending:
+            while lines := self._unsent_lines():
+                records = [json.loads(line) for line in lines]
+                destination.send_records(
+                    self.run_id,
+                    points=[tuple(record["point"]) for record in records if "point" in record],
+                    tags=[tuple(record["tag"]) for record in records if "tag" in record],
+                )
+                self._cursor.write_text(str(self._num_sent() + sum(map(len, lines))), "ascii")
+            if self._status.exists():
+                destination.send_status(self.run_id, *json.loads(self._status.read_text("utf-8")))
+            paths = [path for path in sorted(self._files.rglob("*")) if path.is_file()]
+            errors = [self._deliver_file(path, destination) for path in paths]
+            for error in filter(None, errors):
+                raise error
+
+    def release(self, *, remove: bool) -> None:
+        """Let go of the outbox, and delete it if all was sent."""
+        if remove:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._owner.release()
+
+    def _num_sent(self) -> int:
+        try:
+            return int(self._cursor.read_text("ascii"))
+        except (FileNotFoundError, ValueError):  # nothing sent, or cut off: sending again is safe
+            return 0
+
+    def _unsent_lines(self) -> list[bytes]:
+        try:
+            with self._journal.open("rb") as journal:
+                journal.seek(self._num_sent())
+                lines = list(islice(journal, _RECORDS_PER_REQUEST))
+        except FileNotFoundError:
+            return []
+        return [line for line in lines if line.endswith(b"\n")]  # a killed process may leave half
+
+    def _deliver_file(self, path: Path, destination: Destination) -> Exception | None:
+        folder = path.parent.relative_to(self._files).as_posix()
+        before = path.stat()
+        try:
+            destination.send_file(self.run_id, path, "" if folder == "." else folder)
+        except Exception as error:  # one that is refused does not hold up the others
+            return error
+        with self._writing:
+            now = path.stat()
+            if (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns):
+                path.unlink()  # else a newer one took its place meanwhile
+        return None
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+def _address(folder: Path) -> Path:
+    return folder / "address.json"

@@ -1,0 +1,93 @@
+"""Which code ran, and on what."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_TIMEOUT_S = 30.0
+_NOT_DVC_LOCK = (":/", ":(exclude,top,glob)**/dvc.lock")  # DVC rewrites it after every stage
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Short facts by MLflow's tag names, and texts by their artifact paths."""
+
+    tags: dict[str, str]
+    texts: dict[str, str]
+
+
+def read_provenance() -> Provenance:
+    """Describe this process: commit, branch, uncommitted changes, packages, machine.
+
+    Facts that cannot be read (no git, no GPU) are left out.
+    """
+    tags = {
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": Path(sys.argv[0]).name,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+    }
+    with suppress(OSError, KeyError):  # a container's user may have no name
+        tags["mlflow.user"] = getpass.getuser()
+    if gpus := _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"):
+        tags["gpu"] = ", ".join(gpus.splitlines())
+    if experiment := os.environ.get("DVC_EXP_NAME"):
+        tags["dvc.experiment"] = experiment
+    packages = {f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}
+    texts = {"environment/packages.txt": "\n".join(sorted(packages, key=str.lower)) + "\n"}
+    if commit := _output("git", "rev-parse", "HEAD"):
+        changes = _uncommitted_diff()
+        tags["mlflow.source.git.commit"] = commit
+        tags["mlflow.source.git.dirty"] = str(bool(changes)).lower()
+        if branch := _output("git", "symbolic-ref", "--short", "-q", "HEAD"):
+            tags["mlflow.source.git.branch"] = branch
+        if changes:
+            texts["code/uncommitted.diff"] = changes + "\n"
+    return Provenance(tags, texts)
+
+
+def _uncommitted_diff() -> str | None:
+    """Changed and new files as a patch to HEAD.
+
+    A fresh index makes git compare contents: in the workspaces of `dvc exp run --temp` the index
+    takes a file that changed but kept its length (`0.1` to `0.2`) for unchanged.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        _output("git", "read-tree", "HEAD", **index)
+        _output("git", "add", "--intent-to-add", "--", *_NOT_DVC_LOCK, **index)
+        return _output("git", "diff", "HEAD", "--", *_NOT_DVC_LOCK, **index)
+
+
+def _output(*command: str, **environment: str) -> str | None:
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            check=True,
+            timeout=_TIMEOUT_S,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, **environment},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.rstrip("\n")
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        if found := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M):
+            return found[1]
+    return platform.processor() or platform.machine()

@@ -1,0 +1,1 @@
+"""One optimization step, the loop around it, and checkpoints."""

@@ -1,0 +1,135 @@
+"""One optimization step of the two networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from deepstab import geometry, losses
+from deepstab.config import LossParams, ModelParams, TrainParams
+from deepstab.data.clips import Clip
+from deepstab.errors import TrainingError
+from deepstab.models.discriminator import StabDiscriminator
+from deepstab.models.generator import StabGenerator
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Both networks with their optimizers; `perceptual` is None when its weight is zero."""
+
+    generator: StabGenerator
+    discriminator: StabDiscriminator
+    optimizer_g: Optimizer
+    optimizer_d: Optimizer
+    perceptual: losses.PerceptualLoss | None
+
+
+def build_networks(
+    model: ModelParams, train: TrainParams, *, perceptual: losses.PerceptualLoss | None
+) -> Networks:
+    """Freshly initialized networks; seed torch before."""
+    generator, discriminator = StabGenerator(model), StabDiscriminator(model)
+    betas = (train.beta1, train.beta2)
+    return Networks(
+        generator,
+        discriminator,
+        Adam(generator.parameters(), lr=train.lr_g, betas=betas),
+        Adam(discriminator.parameters(), lr=train.lr_d, betas=betas),
+        perceptual,
+    )
+
+
+def train_step(
+    networks: Networks, clip: Clip, params: LossParams, accelerator: Accelerator, *, step: int
+) -> dict[str, float]:
+    """Update the discriminator, then the generator, on one batch.
+
+    Args:
+        networks: changed in place, as optimizers do.
+        clip: a batch of clips.
+        params: the loss section.
+        accelerator: does the backward passes.
+        step: number of the step, for error messages.
+
+    Returns:
+        The unweighted terms, the total, and the discriminator's loss.
+
+    Raises:
+        TrainingError: a term is not finite; the parameters are as before the step.
+    """
+    correction = networks.generator(clip["unstable"], clip["flow"], clip["aspect"])
+    stabilized, inside = geometry.warp(clip["unstable"], correction.theta)
+
+    loss_d = stabilized.new_zeros(())
+    if params.lambda_gan > 0:
+        on_real = networks.discriminator(clip["stable"])
+        on_stabilized = networks.discriminator(stabilized.detach())
+        loss_d = losses.adversarial(on_real, real=True) / 2
+        loss_d = loss_d + losses.adversarial(on_stabilized, real=False) / 2
+
+    terms = generator_terms(networks, clip, correction.theta, stabilized, inside, params)
+    total = terms.total(params)
+    figures = {
+        **{field.name: getattr(terms, field.name) for field in dataclasses.fields(terms)},
+        "total": total,
+        "discriminator": loss_d,
+    }
+    values = {name: float(value.detach()) for name, value in figures.items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"step {step}: loss term {name!r} is {value}; lower train.lr_g or train.lr_d, "
+                "or that term's weight; the last good checkpoint is kept"
+            )
+
+    networks.optimizer_g.zero_grad(set_to_none=True)
+    accelerator.backward(total)
+    networks.optimizer_g.step()
+    if params.lambda_gan > 0:
+        # Also drops what the generator's backward pass left in the discriminator.
+        networks.optimizer_d.zero_grad(set_to_none=True)
+        accelerator.backward(loss_d)
+        networks.optimizer_d.step()
+    return values
+
+
+def generator_terms(
+    networks: Networks,
+    clip: Clip,
+    theta: Tensor,
+    stabilized: Tensor,
+    inside: Tensor,
+    params: LossParams,
+) -> losses.GeneratorTerms:
+    """All terms of the generator's loss; those of zero weight that cost a network are zero."""
+    zero = theta.new_zeros(())
+    if params.smooth_target == "path":
+        smooth = losses.path_smoothness(theta, clip)
+    else:
+        smooth = losses.theta_smoothness(theta)
+    gan = zero
+    if params.lambda_gan > 0:
+        gan = losses.adversarial(networks.discriminator(stabilized), real=True)
+    vgg = zero
+    if networks.perceptual is not None:
+        vgg = networks.perceptual(stabilized, clip["stable"], inside)
+    return losses.GeneratorTerms(
+        gan=gan,
+        pixel=losses.masked_l1(stabilized, clip["stable"], inside),
+        vgg=vgg,
+        smooth=smooth,
+        identity=losses.correction_size(theta, clip["aspect"]),
+    )
+
+
+@torch.no_grad()
+def stabilize_clip(generator: StabGenerator, clip: Clip) -> Tensor:
+    """The stabilized frames (batch, 3, time, height, width) of a batch of clips."""
+    correction = generator(clip["unstable"], clip["flow"], clip["aspect"])
+    return geometry.warp(clip["unstable"], correction.theta)[0]

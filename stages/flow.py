@@ -1,0 +1,35 @@
+"""DVC stage: frames and Farneback flow of every pair, cached to Arrow shards in data/shards."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from deepstab.config import load_params
+from deepstab.data.flow_cache import fill_cache
+from deepstab.data.manifest import Manifest
+from deepstab.data.sources import MANIFEST_NAME
+from deepstab.stage import run_stage
+from deepstab.tracking import project_root
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--raw", type=Path, default=Path("data/raw"))
+    parser.add_argument("--out", type=Path, default=Path("data/shards"))
+    args = parser.parse_args()
+    params = load_params(args.params)
+    manifest = Manifest.load(args.raw / MANIFEST_NAME)
+    shutil.rmtree(args.out, ignore_errors=True)
+    computed = fill_cache(
+        manifest,
+        raw=args.raw,
+        destination=args.out,
+        scratch=project_root() / ".scratch" / "flow",
+        params=params.flow,
+    )
+    print(f"flow: {computed} pairs computed, {len(manifest.pairs) - computed} reused")
+
+
+if __name__ == "__main__":
+    run_stage(main)

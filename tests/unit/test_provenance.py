@@ -1,0 +1,85 @@
+"""Provenance of real git repositories."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deepstab.provenance import read_provenance
+
+
+def git(*arguments: str) -> str:
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    done = subprocess.run(
+        ["git", *identity, *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in [name for name in os.environ if name.startswith(("DVC_", "GIT_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    git("init", "-q", "-b", "trunk")
+    (tmp_path / ".gitignore").write_text("/data/\n")
+    (tmp_path / "params.yaml").write_text("lr: 0.1\n")
+    (tmp_path / "dvc.lock").write_text("a\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    return tmp_path
+
+
+def test_a_clean_checkout(repository: Path) -> None:
+    (repository / "data").mkdir()
+    (repository / "data" / "ignored").touch()
+    (repository / "dvc.lock").write_text("b\n")  # DVC rewrites it while the pipeline runs
+    found = read_provenance()
+    assert found.tags["mlflow.source.git.commit"] == git("rev-parse", "HEAD")
+    assert found.tags["mlflow.source.git.branch"] == "trunk"
+    assert found.tags["mlflow.source.git.dirty"] == "false"
+    assert "code/uncommitted.diff" not in found.texts
+    assert "dvc.experiment" not in found.tags
+    assert "pytest==" in found.texts["environment/packages.txt"]
+
+
+def test_uncommitted_changes_can_be_applied_to_the_commit(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As long as before, with the time the index knows: what DVC's workspaces look like to git.
+    before = (repository / "params.yaml").stat()
+    (repository / "params.yaml").write_text("lr: 0.2\n")
+    os.utime(repository / "params.yaml", ns=(before.st_atime_ns, before.st_mtime_ns))
+    inside = repository / "stages"
+    inside.mkdir()
+    (inside / "new.py").write_text("print(1)\n")
+    git("checkout", "-q", "--detach")
+    monkeypatch.setenv("DVC_EXP_NAME", "exp-1")
+    monkeypatch.chdir(inside)
+    status = git("status", "--porcelain")
+
+    found = read_provenance()
+    assert found.tags["mlflow.source.git.dirty"] == "true"
+    assert "mlflow.source.git.branch" not in found.tags
+    assert found.tags["dvc.experiment"] == "exp-1"
+    assert git("status", "--porcelain") == status  # the user's index is as it was
+
+    monkeypatch.chdir(repository)
+    git("stash", "-q", "--include-untracked")
+    (repository / ".git" / "patch").write_text(found.texts["code/uncommitted.diff"])
+    git("checkout", "-q", "--", ".")
+    git("reset", "-q", "--hard")
+    git("apply", ".git/patch")
+    assert (repository / "params.yaml").read_text() == "lr: 0.2\n"
+    assert (inside / "new.py").read_text() == "print(1)\n"
+
+
+def test_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    found = read_provenance()
+    assert not [name for name in found.tags if "git" in name]
+    assert {"python", "platform", "processor"} <= set(found.tags)
