@@ -97,9 +97,9 @@ class SplitParams(Section):
             both = sorted(set(self.test) & set(self.validation))
             if both:
                 raise ValueError(f"videos {both} are in both test and validation")
-        if isinstance(self.test, float) and isinstance(self.validation, float):
-            if self.test + self.validation >= 1:
-                raise ValueError("test + validation must leave videos to train on (sum below 1)")
+        fractions = [x for x in (self.test, self.validation) if isinstance(x, float)]
+        if sum(fractions) >= 1:
+            raise ValueError("test + validation must leave videos to train on (sum below 1)")
         if isinstance(self.test, tuple) != isinstance(self.validation, tuple):
             raise ValueError("test and validation must both be lists of names or both fractions")
         return self

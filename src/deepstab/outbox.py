@@ -111,11 +111,15 @@ class Outbox:
     def deliver(self, destination: Destination) -> None:
         """Send points and tags, the status if it is set, and artifacts, in this order.
 
+        What is added meanwhile is left for the next time: work that adds points faster than they
+        are sent would otherwise never let it come to the artifacts.
+
         Raises:
             Exception: the first that the destination raised; what was not sent stays.
         """
         with self._sending:
-            while lines := self._unsent_lines():
+            end = self._journal.stat().st_size if self._journal.exists() else 0
+            while self._num_sent() < end and (lines := self._unsent_lines()):
                 records = [json.loads(line) for line in lines]
                 destination.send_records(
                     self.run_id,
@@ -143,12 +147,9 @@ class Outbox:
             return 0
 
     def _unsent_lines(self) -> list[bytes]:
-        try:
-            with self._journal.open("rb") as journal:
-                journal.seek(self._num_sent())
-                lines = list(islice(journal, _RECORDS_PER_REQUEST))
-        except FileNotFoundError:
-            return []
+        with self._journal.open("rb") as journal:
+            journal.seek(self._num_sent())
+            lines = list(islice(journal, _RECORDS_PER_REQUEST))
         return [line for line in lines if line.endswith(b"\n")]  # a killed process may leave half
 
     def _deliver_file(self, path: Path, destination: Destination) -> Exception | None:

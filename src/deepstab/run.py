@@ -208,9 +208,14 @@ class Run(Tracker):
         for folder in sorted(self._outbox.folder.parent.iterdir()):
             try:
                 left = Outbox.adopt(folder, uri=self._store.uri, running=self.run_id)
-                if left is not None:
+                if left is None:
+                    continue
+                sent = False
+                try:
                     left.deliver(self._store)
-                    left.release(remove=True)
+                    sent = True
+                finally:
+                    left.release(remove=sent)
             except Exception as error:  # as in flush; what is left stays for the next run
                 _log.warning(
                     "%s was not sent: %s; delete it if its run is gone", folder, one_line(error)
@@ -219,4 +224,4 @@ class Run(Tracker):
 
 def one_line(error: Exception) -> str:
     """The message of an error in a single line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return " ".join(str(error).split())[:200] or type(error).__name__

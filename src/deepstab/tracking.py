@@ -44,6 +44,7 @@ _MLFLOW_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
@@ -195,9 +196,9 @@ class _Store:
             os.environ.setdefault(name, value)
         try:
             from mlflow import MlflowClient
-        except ModuleNotFoundError:
+        except ModuleNotFoundError as error:
             raise TrackingError(
-                "mlflow is not installed; pip install 'mlflow>=3.13,!=3.18.0', or set "
+                f"mlflow is not installed ({error}); pip install 'mlflow>=3.13,!=3.18.0', or set "
                 "DEEPSTAB_TRACKING=off"
             ) from None
         for chatter in ("mlflow", "alembic"):
@@ -252,7 +253,8 @@ class _Store:
             self.probe()
         with _refusals(self.uri, remedy="a run's parameters never change: start a new run"):
             for first in range(0, len(entries), _PARAMS_PER_REQUEST):
-                self._client.log_batch(run_id, params=entries[first : first + _PARAMS_PER_REQUEST])
+                chunk = entries[first : first + _PARAMS_PER_REQUEST]
+                self._client.log_batch(run_id, params=chunk, synchronous=True)
 
     def send_dataset(
         self, run_id: str, *, name: str, sha256: str, source: str, context: str
@@ -275,9 +277,10 @@ class _Store:
         from mlflow.entities import Metric
 
         if points:
-            self._client.log_batch(run_id, metrics=[Metric(*point) for point in points])
+            metrics = [Metric(*point) for point in points]
+            self._client.log_batch(run_id, metrics=metrics, synchronous=True)
         for key, value in tags:
-            self._client.set_tag(run_id, key, value)
+            self._client.set_tag(run_id, key, value, synchronous=True)
 
     def send_status(self, run_id: str, status: Status, end_ms: int) -> None:
         self._client.set_terminated(run_id, status, end_ms)

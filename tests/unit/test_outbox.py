@@ -79,6 +79,21 @@ def test_what_could_not_be_sent_waits(box: Outbox) -> None:
     assert inbox.files == {"a/b.txt": "b"}
 
 
+def test_points_that_keep_coming_do_not_hold_up_artifacts(box: Outbox) -> None:
+    class SlowInbox(Inbox):
+        def send_records(self, run_id: str, points: list[Point], tags: list[Tag]) -> None:
+            super().send_records(run_id, points, tags)
+            assert len(self.batches) < 10
+            box.append(points=[("loss", 0.0, 0, -1)])
+
+    inbox = SlowInbox()
+    box.append(points=points(0, 1200))
+    box.put("a.txt", Path.touch)
+    box.deliver(inbox)
+    assert inbox.steps[:1200] == list(range(1200))
+    assert inbox.files == {"/a.txt": ""}
+
+
 def test_a_newer_artifact_replaces_one_that_waits_or_is_on_its_way(box: Outbox) -> None:
     class SlowInbox(Inbox):
         def send_file(self, run_id: str, path: Path, folder: str) -> None:
@@ -87,8 +102,8 @@ def test_a_newer_artifact_replaces_one_that_waits_or_is_on_its_way(box: Outbox) 
                 box.put("c.pth", lambda draft: draft.write_text("3"))
 
     inbox = SlowInbox()
-    for content in "12":
-        box.put("c.pth", lambda draft, content=content: draft.write_text(content))
+    box.put("c.pth", lambda draft: draft.write_text("1"))
+    box.put("c.pth", lambda draft: draft.write_text("2"))
     box.deliver(inbox)
     assert inbox.files == {"/c.pth": "2"}
     box.deliver(inbox)

@@ -116,14 +116,14 @@ def to_rgb(frame: av.VideoFrame, tags: ColorTags) -> Frame:
     planar = _as_planar_8bit(frame)
     luma = _plane(planar, 0)
     height, width = luma.shape
+    matrix, is_full_range = _effective(tags, height)
     if len(planar.planes) < 3:
-        stacked = cv2.merge([luma, np.full_like(luma, 128), np.full_like(luma, 128)])
-    else:
-        blue = _replicate(_plane(planar, 1), height, width)
-        red = _replicate(_plane(planar, 2), height, width)
-        stacked = cv2.merge([luma, blue, red])
-    _, to_rgb_matrix = _matrices(*_effective(tags, height))
-    rgb = cv2.transform(stacked, to_rgb_matrix)
+        gray = luma if is_full_range else cv2.LUT(luma, _limited_to_full())
+        return np.asarray(cv2.merge([gray, gray, gray]), dtype=np.uint8)
+    blue = _replicate(_plane(planar, 1), height, width)
+    red = _replicate(_plane(planar, 2), height, width)
+    _, to_rgb_matrix = _matrices(matrix, is_full_range)
+    rgb = cv2.transform(cv2.merge([luma, blue, red]), to_rgb_matrix)
     return np.asarray(rgb, dtype=np.uint8)
 
 
@@ -198,6 +198,13 @@ def _effective(tags: ColorTags, height: int) -> tuple[int, bool]:
     if matrix == _MATRIX_UNSPECIFIED:
         matrix = _MATRIX_BT709 if height >= _HD_HEIGHT_PX else 6
     return matrix, tags.range == _RANGE_FULL
+
+
+@cache
+def _limited_to_full() -> Frame:
+    """Tabulate the full-range value of every limited-range luma sample, (256,) uint8."""
+    values = (np.arange(256) - 16.0) * (255.0 / 219.0)
+    return np.rint(values).clip(0, 255).astype(np.uint8)
 
 
 @cache

@@ -35,7 +35,7 @@ class DecodedFrame:
         image: the picture, in the pixel format of the file.
         index: position in presentation order, from 0.
         pts: presentation time in units of the stream's time base, strictly increasing.
-        duration: in the same units, 0 when the file does not say.
+        duration: in the same units, the average when the file does not say.
     """
 
     image: av.VideoFrame
@@ -111,53 +111,63 @@ class VideoReader:
                 one's, or the file ends before what its header declares.
         """
         frame_step = max(round(1 / (self.frame_rate * self.time_base)), 1)
-        packet_times: deque[int] = deque()
         progress = _Progress()
         size: tuple[int, int] | None = None
         index = 0
         last_pts: int | None = None
         try:
-            for packet in self.container.demux():
-                is_flush = packet.size == 0 and packet.dts is None
-                progress.note(packet)
-                if packet.stream.index != self.stream.index:
-                    if on_packet is not None and not is_flush:
-                        on_packet(packet)
-                    continue
-                if not is_flush:
-                    if packet.is_corrupt:
-                        raise self._damaged(progress.num_video_packets)
-                    progress.note_video(packet)
-                    if self._times_by_packet and packet.dts is not None:
-                        packet_times.append(packet.dts)
-                for image in self.stream.decode(packet):
-                    if image.is_corrupt:
-                        raise self._damaged(index)
-                    size = size or (image.width, image.height)
-                    if size != (image.width, image.height):
-                        raise VideoError(
-                            f"video {self.path} changes size at frame {index}, from "
-                            f"{size[0]}x{size[1]} to {image.width}x{image.height}; "
-                            "convert it to one size"
-                        )
-                    pts = image.pts
-                    if self._times_by_packet:
-                        pts = packet_times.popleft() if packet_times else None
-                    if pts is None:
-                        pts = 0 if last_pts is None else last_pts + frame_step
-                    elif last_pts is not None and pts <= last_pts:
-                        pts = last_pts + 1
-                    last_pts = pts
-                    yield DecodedFrame(image, index, pts, image.duration)
-                    index += 1
+            for image in self._images(progress, on_packet):
+                if image.is_corrupt:
+                    raise self._damaged(index)
+                size = size or (image.width, image.height)
+                if size != (image.width, image.height):
+                    raise VideoError(
+                        f"video {self.path} changes size at frame {index}, from "
+                        f"{size[0]}x{size[1]} to {image.width}x{image.height}; "
+                        "convert it to one size"
+                    )
+                pts = progress.next_dts() if self._times_by_packet else image.pts
+                if pts is None:
+                    pts = 0 if last_pts is None else last_pts + frame_step
+                elif last_pts is not None and pts <= last_pts:
+                    pts = last_pts + 1
+                last_pts = pts
+                yield DecodedFrame(image, index, pts, image.duration or frame_step)
+                index += 1
         except av.FFmpegError as error:
+            after = f"after frame {index - 1}" if index else "from frame 0"
             raise VideoError(
-                f"video {self.path} cannot be decoded after frame {index - 1} "
-                f"({error.strerror}); replace the file"
+                f"video {self.path} cannot be decoded {after} ({error.strerror}); replace the file"
             ) from None
+        if progress.is_damaged:
+            raise self._damaged(index)
         if last_pts is None:
-            raise VideoError(f"video {self.path} holds no frame; replace the file")
+            raise VideoError(
+                f"video {self.path} holds no frame that can be decoded; replace the file"
+            )
         self._check_complete(progress, index, last_pts, frame_step)
+
+    def _images(
+        self,
+        progress: _Progress,
+        on_packet: Callable[[av.Packet[av.stream.Stream]], None] | None,
+    ) -> Iterator[av.VideoFrame]:
+        """Decode up to the first packet that is damaged, with all the decoder holds by then."""
+        for packet in self.container.demux():
+            is_flush = packet.size == 0 and packet.dts is None
+            progress.note(packet)
+            # Not its stream_index: PyAV leaves that at 0 in the packets that end a stream.
+            if packet.stream.index != self.stream.index:
+                if on_packet is not None and not is_flush:
+                    on_packet(packet)
+                continue
+            if packet.is_corrupt:
+                progress.is_damaged = True
+                yield from self.stream.decode(None)
+                return
+            if not is_flush:
+                progress.note_video(packet, keep_dts=self._times_by_packet)
+            yield from self.stream.decode(packet)
 
     def tags(self, frame: DecodedFrame) -> color.ColorTags:
         """Read how the samples of a frame are meant.
@@ -218,6 +228,8 @@ class _Progress:
         self.num_video_packets = 0
         self.last_video_pts = -(2**63)
         self.end_s = 0.0
+        self.is_damaged = False
+        self._dts: deque[int] = deque()
 
     def note(self, packet: av.Packet[av.stream.Stream]) -> None:
         time = packet.dts if packet.pts is None else packet.pts
@@ -225,10 +237,15 @@ class _Progress:
             end_s = (time + (packet.duration or 0)) * float(packet.time_base)
             self.end_s = max(self.end_s, end_s)
 
-    def note_video(self, packet: av.Packet[av.stream.Stream]) -> None:
+    def note_video(self, packet: av.Packet[av.stream.Stream], *, keep_dts: bool) -> None:
         self.num_video_packets += 1
         if packet.pts is not None and not packet.is_discard:
             self.last_video_pts = max(self.last_video_pts, packet.pts)
+        if keep_dts and packet.dts is not None:
+            self._dts.append(packet.dts)
+
+    def next_dts(self) -> int | None:
+        return self._dts.popleft() if self._dts else None
 
 
 def _open(path: Path) -> av.container.InputContainer:

@@ -93,7 +93,7 @@ class H264Encoder:
         Args:
             rgb: (height, width, 3) uint8 RGB.
             pts: presentation time in units of the time base, above the last one.
-            duration: in the same units, 0 when unknown.
+            duration: in the same units.
 
         Returns:
             The packets that are ready; x264 holds some frames back.

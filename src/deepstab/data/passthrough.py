@@ -42,6 +42,7 @@ class Passthrough:
         }
         self._outputs: dict[int, av.stream.Stream] = {}
         self._next_dts: dict[int, int] = {}
+        self._damaged: set[int] = set()
         self._keeps_negative_times = False
         # Broadcast formats count from an arbitrary time; players expect a file to start at zero.
         starts_anywhere = reader.container.format.flags & _TIMES_START_ANYWHERE
@@ -51,8 +52,17 @@ class Passthrough:
     def hold(self, packet: av.Packet[av.stream.Stream]) -> None:
         """Keep a packet for later; one of a stream that is not copied is dropped."""
         queue = self._held.get(packet.stream_index)
-        if queue is not None:
-            queue.append(packet)
+        if queue is None:
+            return
+        if packet.is_corrupt and packet.stream_index not in self._damaged:
+            self._damaged.add(packet.stream_index)
+            logger.warning(
+                "%s: stream %d (%s) is damaged and copied as it is",
+                self._reader.path,
+                packet.stream_index,
+                packet.stream.type,
+            )
+        queue.append(packet)
 
     def add_streams(self, container: av.container.OutputContainer, path: Path) -> None:
         """Add a stream to `container` for each one it can carry, and copy tags and chapters.

@@ -96,14 +96,15 @@ def _run(
     decoded: Channel[color.Frame] = Channel(_QUEUE_LENGTH)
     finished: Channel[_TimedFrame] = Channel(_QUEUE_LENGTH)
     times: deque[tuple[int, int]] = deque()
-    decoder = Thread(target=_decode, args=(reader, frames, decoded, times))
-    encoder = Thread(target=writer.run, args=(finished,))
+    decoder = Thread(target=_decode, args=(reader, frames, decoded, times), name="deepstab-decode")
+    encoder = Thread(target=writer.run, args=(finished,), name="deepstab-encode")
     given = _Counted(decoded)
-    transformed = transform(given)
+    transformed: Iterator[color.Frame] | None = None
     num_frames = 0
     try:
         decoder.start()
         encoder.start()
+        transformed = transform(given)
         for rgb in transformed:
             if num_frames == given.count:
                 raise ValueError(
@@ -201,7 +202,11 @@ class _Writer:
             stream.codec_context.sample_aspect_ratio = reader.stream.sample_aspect_ratio
         matrix = image.side_data.get("DISPLAYMATRIX")
         if isinstance(matrix, SideData):
-            stream.set_display_matrix(np.frombuffer(bytes(matrix), np.int32).tolist())
+            display = np.frombuffer(bytes(matrix), np.int32).astype(float)
+            stream.set_display_matrix([int(value) for value in display])
+            is_mirrored = display[0] * display[4] < display[1] * display[3]
+            if is_mirrored and container.format.name == "matroska":
+                logger.warning("%s: Matroska cannot mirror a picture as %s does", path, reader.path)
         stream.metadata.update(kept_stream_tags(reader.stream))
         stream.disposition = reader.stream.disposition
         passthrough.add_streams(container, path)

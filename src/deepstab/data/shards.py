@@ -168,7 +168,7 @@ def write_shards(
 
 
 def describe_pair(pair: VideoPair, folder: Path, *, prefix: str) -> PairEntry:
-    """The index entry of a pair whose shards lie in a folder; files are named prefix + 000.arrow."""
+    """The index entry of a pair whose shards lie in a folder; their names get the prefix."""
     shards: list[Shard] = []
     first_frame = 0
     for path in sorted(folder.glob("*.arrow")):

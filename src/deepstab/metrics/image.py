@@ -76,7 +76,7 @@ def cropped_ssim(
         )
     center = np.s_[cut_y : height - cut_y, cut_x : width - cut_x]
     return float(
-        structural_similarity(  # type: ignore[no-untyped-call]
+        structural_similarity(
             image[center],
             reference[center],
             data_range=peak,

@@ -51,7 +51,7 @@ class CameraPath:
     log_scale: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VideoMeasures:
     """What can be said of one video alone.
 
@@ -63,6 +63,7 @@ class VideoMeasures:
         roll_jitter_deg: RMS second difference of the path's rotation, degrees.
         interframe_psnr_db: mean PSNR between consecutive frames, dB.
         black_fraction: mean fraction of black border pixels.
+        path: the camera path the measures were taken from.
     """
 
     num_frames: int
@@ -72,6 +73,7 @@ class VideoMeasures:
     roll_jitter_deg: float
     interframe_psnr_db: float
     black_fraction: float
+    path: CameraPath
 
 
 @dataclass(frozen=True)
@@ -278,6 +280,7 @@ class _Meter:
             roll_jitter_deg=roll_jitter(path),
             interframe_psnr_db=float(np.mean(self._psnr_db)),
             black_fraction=float(np.mean(self._black)),
+            path=path,
         )
 
 

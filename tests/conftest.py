@@ -1,0 +1,91 @@
+"""What all tests share: parameters small enough for seconds, and a tiny data set of real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from deepstab.config import Params, parse_params
+from deepstab.data.flow_cache import fill_cache
+from deepstab.data.manifest import Manifest
+from deepstab.data.shards import ShardIndex
+from deepstab.data.sources import MANIFEST_NAME, prepare_data
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What makes the embedded default tiny; the rest stays as delivered.
+TINY: dict[str, Any] = {
+    "data.flights.num_flights": 6,
+    "data.flights.num_frames": 40,
+    "data.flights.width": 192,
+    "data.flights.height": 128,
+    "data.flights.shake_min": 0.01,
+    "flow.height": 64,
+    "flow.width": 64,
+    "model.clip_length": 12,
+    "model.channels": 4,
+    "model.smoothing_sigma": 3,
+    "train.epochs": 2,
+    "evaluate.window_stride": 6,
+}
+
+
+def with_values(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a parameter tree with dotted keys set."""
+    tree = yaml.safe_load(yaml.safe_dump(tree))
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        section = tree
+        for part in sections:
+            section = section[part]
+        assert name in section, key
+        section[name] = value
+    return tree
+
+
+@pytest.fixture(scope="session")
+def default_tree() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+@pytest.fixture(scope="session")
+def tiny_tree(default_tree: dict[str, Any]) -> dict[str, Any]:
+    return with_values(default_tree, TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_params(tiny_tree: dict[str, Any]) -> Params:
+    return parse_params(tiny_tree, origin="tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_raw(tmp_path_factory: pytest.TempPathFactory, tiny_params: Params) -> Path:
+    """Six generated flights as real video files, with their manifest."""
+    folder = tmp_path_factory.mktemp("tiny") / "raw"
+    prepare_data(folder, params=tiny_params.data, seed=tiny_params.seed, vgg_weights="none")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_index(
+    tmp_path_factory: pytest.TempPathFactory, tiny_raw: Path, tiny_params: Params
+) -> ShardIndex:
+    """The shards of the tiny flights."""
+    folder = tmp_path_factory.mktemp("shards")
+    fill_cache(
+        Manifest.load(tiny_raw / MANIFEST_NAME),
+        raw=tiny_raw,
+        destination=folder / "out",
+        scratch=folder / "scratch",
+        params=tiny_params.flow,
+    )
+    return ShardIndex.load(folder / "out")
+
+
+@pytest.fixture(autouse=True)
+def _same_seed() -> None:
+    torch.manual_seed(0)
