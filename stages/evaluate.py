@@ -29,32 +29,6 @@ def main() -> None:
     manifest = Manifest.load(args.raw / MANIFEST_NAME)
     checkpoint = checkpoints.load(args.checkpoints / BEST_NAME)
     generator = checkpoint.build_generator()
-    entries = {entry.name: entry for entry in index.pairs}
-    results = []
-    test = manifest.of_split("test")
-    with progress(len(test), label="evaluate", unit="videos") as bar:
-        for pair in test:
-            results.append(
-                evaluate_pair(
-                    *(generator, pair, entries[pair.name], index),
-                    raw=args.raw,
-                    clip_length=checkpoint.params.model.clip_length,
-                    params=params.evaluate,
-                )
-            )
-            bar.advance()
-    means = mean_measures(results)
-    plots = args.reports / "plots"
-    plots.mkdir(parents=True, exist_ok=True)
-    (args.reports / "metrics.json").write_text(
-        report.metrics_json(means, manifest, run_id=checkpoint.run_id)
-    )
-    (args.reports / "per_video.csv").write_text(report.per_video_csv(results))
-    report.save_image(report.frame_strip(results[:3]), plots / "side_by_side.jpg")
-    for result in results:
-        name = result.name.replace("/", "_")
-        report.save_figure(report.camera_paths(result), plots / f"path_{name}.png")
-
     root = project_root()
     with attach_run(
         checkpoint.run_id,
@@ -63,6 +37,34 @@ def main() -> None:
         root=root,
         outbox=root / ".scratch" / "outbox",
     ) as tracker:
+        entries = {entry.name: entry for entry in index.pairs}
+        results = []
+        test = manifest.of_split("test")
+        with progress(len(test), label="evaluate", unit="videos") as bar:
+            for pair in test:
+                results.append(
+                    evaluate_pair(
+                        *(generator, pair, entries[pair.name], index),
+                        raw=args.raw,
+                        clip_length=checkpoint.params.model.clip_length,
+                        params=params.evaluate,
+                    )
+                )
+                bar.advance()
+        means = mean_measures(results)
+        plots = args.reports / "plots"
+        plots.mkdir(parents=True, exist_ok=True)
+        (args.reports / "metrics.json").write_text(
+            report.metrics_json(means, manifest, run_id=tracker.run_id)
+        )
+        (args.reports / "per_video.csv").write_text(report.per_video_csv(results))
+        summary = report.summary(means, manifest)
+        (args.reports / "summary.txt").write_text(summary)
+        report.save_image(report.frame_strip(results[:3]), plots / "side_by_side.png")
+        for result in results:
+            name = result.name.replace("/", "_")
+            report.save_figure(report.camera_paths(result), plots / f"path_{name}.png")
+
         tracker.log_dataset(
             f"{manifest.source}-test",
             sha256=manifest.digest(),
@@ -76,9 +78,7 @@ def main() -> None:
             tracker.log_artifact(path, "reports")
         for path in sorted(plots.iterdir()):
             tracker.log_artifact(path, "plots")
-    if manifest.generated:
-        print("The test videos are GENERATED virtual flights, not filmed ones.")
-    print(report.summary_table(means))
+    print(summary, end="")
 
 
 if __name__ == "__main__":

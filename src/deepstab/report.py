@@ -73,15 +73,25 @@ def per_video_csv(results: Sequence[PairResult]) -> str:
     return text.getvalue()
 
 
-def summary_table(means: dict[str, dict[str, float]]) -> str:
-    """The means as aligned plain text, input beside stabilized."""
-    rows = [("test videos, mean", "input", "stabilized")] + [
+def summary(means: dict[str, dict[str, float]], manifest: Manifest) -> str:
+    """The means as aligned plain text, input beside stabilized, and where to look next."""
+    rows = [("mean over the test videos", "input", "stabilized")] + [
         (_TITLES[name], f"{values['input']:.4g}", f"{values['stabilized']:.4g}")
         for name, values in means.items()
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}" for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    lines.insert(1, "-" * len(lines[0]))
+    if manifest.generated:
+        lines.insert(0, "These are GENERATED virtual flights, not filmed videos.")
+    lines += [
+        "",
+        "frames side by side, camera paths  reports/plots/",
+        "every test video                   reports/per_video.csv",
+        "loss curves                        reports/loss_curves.png",
+        "all runs, in the browser           make ui",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def loss_curves(history: Sequence[dict[str, float]], as_filmed: dict[str, float]) -> Figure:

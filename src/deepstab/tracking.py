@@ -310,7 +310,7 @@ def _prepare_database(uri: str, *, experiment: str, root: Path) -> None:
     create_engine(uri).connect().close()  # mlflow itself would try for minutes
     database = _sqlite_file(uri)
     artifacts = (database.parent if database else root.absolute()) / "mlruns"
-    store: Any = SqlAlchemyStore(uri, artifacts.as_uri())  # type: ignore[no-untyped-call]
+    store: Any = SqlAlchemyStore(uri, artifacts.as_uri())
     if store.get_experiment_by_name(experiment) is None:
         store.create_experiment(experiment)
 
@@ -323,9 +323,9 @@ def _load_monitors() -> list[Any]:
         raise TrackingError("system metrics need psutil; pip install psutil") from None
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
-    monitors: list[Any] = [CPUMonitor()]  # type: ignore[no-untyped-call]
+    monitors: list[Any] = [CPUMonitor()]
     with suppress(ImportError, RuntimeError):  # no GPU, or no nvidia-ml-py
-        monitors.append(GPUMonitor())  # type: ignore[no-untyped-call]
+        monitors.append(GPUMonitor())
     return monitors
 
 

@@ -90,7 +90,9 @@ def test_smoothing_keeps_straight_lines_to_the_ends(length: int, sigma: float) -
 
 @settings(max_examples=25, deadline=None)
 @given(motions(), st.integers(0, 2**31))
-def test_least_squares_recovers_a_similarity_in_spite_of_outliers(motion: Tensor, seed: int) -> None:
+def test_least_squares_recovers_a_similarity_in_spite_of_outliers(
+    motion: Tensor, seed: int
+) -> None:
     motion = 0.2 * motion
     points = (geometry.cell_centers(16, 16).double() * torch.tensor([1.3, 0.77])).flatten(0, 1)
     exact = torch.stack([points @ _similarity_matrix(m)[:2, :2].T + m[:2] for m in motion[0]])

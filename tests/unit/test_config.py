@@ -65,7 +65,7 @@ def test_exponents_are_numbers_whichever_yaml_reader_read_them(
     [
         ("model.clip_length", 0, "greater than or equal to 4"),
         ("flow.width", 129, "multiple of 16"),
-        ("flow.height", 8, "greater than or equal to 64"),
+        ("flow.height", 48, "greater than or equal to 64"),
         ("train.lr_g", "fast", "valid number"),
         ("train.epochs", 1.5, "valid integer"),
         ("train.epochs", True, "valid integer"),

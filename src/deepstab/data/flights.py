@@ -171,7 +171,7 @@ def plan_flight(
     return Flight(
         photo=_with_textureless_region(photo, rng) if rng.random() < 0.4 else photo,
         path=_smooth_path(times_s, params.width, rng),
-        shake=_shake(times_s, params, amplitude, rng),
+        shake=draw_shake(times_s, params, amplitude, rng),
         view_scale=float(rng.uniform(0.45, 0.9)) * fit,
         view_center=(
             float(rng.uniform(0.35, 0.65)) * photo_width,
@@ -214,7 +214,9 @@ def render_frames(
 def true_correction(flight: Flight, *, params: FlightParams) -> Floats:
     """Thetas (num_frames, 2, 3) that turn the shaken video into the stable one exactly."""
     size = (params.width, params.height)
-    matrices = np.stack([np.linalg.inv(_about_center(row, size))[:2] for row in flight.shake])
+    matrices = np.stack(
+        [np.linalg.inv(similarity_about_center(row, size))[:2] for row in flight.shake]
+    )
     return pixels_to_theta(matrices, width=params.width, height=params.height)
 
 
@@ -245,9 +247,20 @@ def _smooth_path(times_s: Floats, width: int, rng: np.random.Generator) -> Float
     return drift * times_s[:, None] + amplitude * sway
 
 
-def _shake(
+def draw_shake(
     times_s: Floats, params: FlightParams, amplitude: float, rng: np.random.Generator
 ) -> Floats:
+    """Band-limited shake.
+
+    Args:
+        times_s: (num_frames,).
+        params: the flights section; gives the frame's width and rate.
+        amplitude: standard deviation of the shift, fraction of the width.
+        rng: source of all randomness.
+
+    Returns:
+        (num_frames, 4): x, y (px), roll (rad), log zoom.
+    """
     band = (_SHAKE_BAND_HZ[0], min(_SHAKE_BAND_HZ[1], 0.45 * params.frame_rate))
     signals = np.stack([_waves(times_s, band, rng) for _ in range(4)], axis=1)
     roll_and_zoom = float(rng.uniform(0.1, 0.6)), float(rng.uniform(0.0, 0.15))
@@ -255,8 +268,8 @@ def _shake(
     return amplitude * scale * signals
 
 
-def _about_center(row: Floats, size: tuple[int, int]) -> Floats:
-    """(x, y, roll, log zoom) as a 3x3 similarity about the center of the frame."""
+def similarity_about_center(row: Floats, size: tuple[int, int]) -> Floats:
+    """(x, y, roll, log zoom) as a 3x3 similarity in px about the center of a (width, height)."""
     x, y, roll, log_zoom = row
     center_x, center_y = (size[0] - 1) / 2, (size[1] - 1) / 2
     cos, sin = np.exp(log_zoom) * np.cos(roll), np.exp(log_zoom) * np.sin(roll)
@@ -279,8 +292,8 @@ def _camera(flight: Flight, index: int, size: tuple[int, int], *, shaken: bool) 
             [0, 0, 1],
         ]
     )
-    camera: Floats = to_photo @ _about_center(flight.path[index], size)
-    return camera @ _about_center(flight.shake[index], size) if shaken else camera
+    camera: Floats = to_photo @ similarity_about_center(flight.path[index], size)
+    return camera @ similarity_about_center(flight.shake[index], size) if shaken else camera
 
 
 def _with_textureless_region(photo: Image, rng: np.random.Generator) -> Image:

@@ -59,6 +59,16 @@ def credentials_found() -> bool:
         ) from None
 
 
+def require_credentials() -> None:
+    """Fail where `credentials_found` is false.
+
+    Raises:
+        CredentialsError: with the ways to give them.
+    """
+    if not credentials_found():
+        raise CredentialsError(f"no Kaggle credentials found: {_SET_CREDENTIALS}")
+
+
 def download_dataset(destination: Path, *, dataset: str, version: int) -> None:
     """Fetch one version of a Kaggle data set and unpack it.
 
@@ -76,8 +86,7 @@ def download_dataset(destination: Path, *, dataset: str, version: int) -> None:
     """
     if destination.exists():
         raise DataError(f"{destination} exists already; remove it to fetch the data set again")
-    if not credentials_found():
-        raise CredentialsError(f"no Kaggle credentials found: {_SET_CREDENTIALS}")
+    require_credentials()
     try:
         tree = _fetch(dataset, version)
         destination.parent.mkdir(parents=True, exist_ok=True)

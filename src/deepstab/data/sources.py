@@ -50,6 +50,8 @@ def prepare_data(destination: Path, *, params: DataParams, seed: int, vgg_weight
         DataError: the source cannot be used; nothing is left at destination then.
     """
     source = resolve_source(params)
+    if source == "kaggle":
+        kaggle.require_credentials()
     partial = destination.with_name(destination.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)

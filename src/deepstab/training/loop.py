@@ -27,7 +27,7 @@ from deepstab.data.vgg import load_vgg19_features
 from deepstab.errors import TrainingError
 from deepstab.losses import PerceptualLoss
 from deepstab.progress import Progress, progress
-from deepstab.tracking import Tracker
+from deepstab.run import Tracker
 from deepstab.training import checkpoints
 from deepstab.training.checkpoints import Checkpoint
 from deepstab.training.step import Networks, build_networks, train_step

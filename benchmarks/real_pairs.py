@@ -1,0 +1,101 @@
+"""Real video as a data set in the DeepStab layout, for `data.source: folder`.
+
+Steady clips are shaken along known paths: exact pairs (`steady_*`). Shaky clips get the classical
+baseline's output as a stand-in for the stable recording that nobody filmed (`shaky_*`): for them
+the full-reference figures say little, the stability figures are what counts.
+
+    python benchmarks/real_pairs.py --steady DIR --shaky DIR --out data/deepstab
+"""
+
+import argparse
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from deepstab.baselines import gaussian_path_corrections, smallest_zoom, warp_frames
+from deepstab.config import FlightParams, load_params
+from deepstab.data import video
+from deepstab.data.flights import draw_shake, similarity_about_center
+
+Image = NDArray[np.uint8]
+MAX_WIDTH_PX = 960
+ENCODING = {"crf": 20, "preset": "veryfast"}
+
+
+def read(path: Path, num_frames: int) -> Iterator[Image]:
+    for frame in islice(video.read_frames(path), num_frames):
+        scale = min(1.0, MAX_WIDTH_PX / frame.shape[1])
+        size = (round(frame.shape[1] * scale) // 2 * 2, round(frame.shape[0] * scale) // 2 * 2)
+        yield np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def shake(path: Path, out: Path, params: FlightParams, index: int, num_frames: int) -> None:
+    rng = np.random.default_rng([1, index])
+    frames = list(read(path, num_frames))
+    height, width = frames[0].shape[:2]
+    sized = params.model_copy(update={"width": width, "height": height})
+    rate = video.probe(path).frame_rate
+    amplitude = float(np.exp(rng.uniform(np.log(0.004), np.log(0.02))))
+    times_s = np.arange(len(frames)) / float(rate)
+    rows = draw_shake(times_s, sized.model_copy(update={"frame_rate": float(rate)}), amplitude, rng)
+    # Both views are zoomed in, so far that the shaken one never sees past the frame.
+    reach = 2 * (np.abs(rows[:, :2]).max() + width / 2 * np.abs(rows[:, 2]).max()) / height
+    zoom = similarity_about_center(
+        np.array([0, 0, 0, np.log(max(0.5, 1 - reach))]), (width, height)
+    )
+    for side, matrices in (
+        ("stable", [zoom] * len(frames)),
+        ("unstable", [zoom @ similarity_about_center(row, (width, height)) for row in rows]),
+    ):
+        seen = (
+            cv2.warpAffine(
+                frame, m[:2], (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            )
+            for frame, m in zip(frames, matrices, strict=True)
+        )
+        name = f"steady_{path.stem}.mp4"
+        video.write_video(out / side / name, seen, frame_rate=Fraction(rate), **ENCODING)
+
+
+def imitate(path: Path, out: Path, num_frames: int) -> None:
+    frames = list(read(path, num_frames))
+    height, width = frames[0].shape[:2]
+    rate = Fraction(video.probe(path).frame_rate)
+    corrections = gaussian_path_corrections(frames, sigma_frames=15)
+    zoom = smallest_zoom(corrections, width=width, height=height, max_zoom=1.3)
+    name = f"shaky_{path.stem}.mp4"
+    video.write_video(out / "unstable" / name, frames, frame_rate=rate, **ENCODING)
+    steady = warp_frames(frames, corrections, zoom=zoom)
+    video.write_video(out / "stable" / name, steady, frame_rate=rate, **ENCODING)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steady", type=Path, required=True)
+    parser.add_argument("--shaky", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--frames", type=int, default=120, help="of each clip, at most")
+    args = parser.parse_args()
+    for side in ("stable", "unstable"):
+        (args.out / side).mkdir(parents=True, exist_ok=True)
+    params = load_params(Path("params.yaml")).data.flights
+    with ThreadPoolExecutor() as pool:
+        jobs = [
+            pool.submit(shake, path, args.out, params, index, args.frames)
+            for index, path in enumerate(sorted(args.steady.glob("*.mp4")))
+        ]
+        shaky = sorted(args.shaky.glob("*.mp4"))
+        jobs += [pool.submit(imitate, path, args.out, args.frames) for path in shaky]
+        for job in jobs:
+            job.result()
+    print(f"{len(jobs)} pairs in {args.out}")
+
+
+if __name__ == "__main__":
+    main()

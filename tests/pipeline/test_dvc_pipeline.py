@@ -1,0 +1,187 @@
+"""The real pipeline by the real dvc, with a real MLflow store, on tiny generated data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deepstab.data.shards import ShardIndex, verify_shards
+from deepstab.training import checkpoints
+from tests.conftest import ROOT, with_values
+
+STAGES = ["download", "flow", "train", "evaluate"]
+
+
+class Checkout:
+    """A copy of the project in a git repository of its own."""
+
+    def __init__(self, root: Path, tree: dict[str, Any]) -> None:
+        self.root = root
+        for name in ("src", "stages", "data/deepstab"):
+            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+            shutil.copy(ROOT / name, root / name)
+        self.write_params(tree)
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))},
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(root / "src"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        self.run("git", "init", "-q")
+        self.run("dvc", "init", "-q")
+        self.run("git", "add", "-A")
+        identity = ("-c", "user.name=t", "-c", "user.email=t@t")
+        self.run("git", *identity, "commit", "-q", "-m", "start")
+
+    def write_params(self, tree: dict[str, Any]) -> None:
+        (self.root / "params.yaml").write_text(yaml.safe_dump(tree))
+
+    def run(self, *command: str, ok: bool = True) -> str:
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert (done.returncode == 0) == ok, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def repro(self) -> list[str]:
+        """The stages that ran."""
+        output = self.run("dvc", "repro")
+        return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
+
+    def would_run(self) -> list[str]:
+        """The stages whose inputs changed, found without running them. A stage behind one of them
+        is not listed."""
+        output = self.run("dvc", "repro", "--dry")
+        return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with sqlite3.connect(self.root / "mlflow.db") as database:
+            rows = database.execute(sql).fetchall()
+        database.close()
+        return rows
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory, tiny_tree: dict[str, Any]) -> Checkout:
+    made = Checkout(tmp_path_factory.mktemp("project") / "checkout", tiny_tree)
+    assert made.repro() == STAGES
+    return made
+
+
+def test_outputs_are_valid(checkout: Checkout) -> None:
+    root = checkout.root
+    verify_shards(ShardIndex.load(root / "data/shards"))
+    best = checkpoints.load(root / "checkpoints/best_stab_gan.pth")
+    metrics = json.loads((root / "reports/metrics.json").read_text())
+    assert metrics["data"] == {
+        "source": "flights",
+        "requested": "flights",
+        "generated": True,
+        "manifest": best.manifest_digest[:16],
+        "test_videos": 1,
+    }
+    assert metrics["run_id"] == best.run_id != ""
+    for name in ("psnr", "cropped_ssim", "jitter_px", "stability", "true_jitter_px"):
+        assert set(metrics[name]) == {"input", "stabilized"}
+    per_video = (root / "reports/per_video.csv").read_text().splitlines()
+    assert len(per_video) == 2
+    for picture in ("loss_curves.png", "plots/side_by_side.png"):
+        assert (root / "reports" / picture).read_bytes().startswith(b"\x89PNG")
+    assert "GENERATED" in (root / "reports/summary.txt").read_text()
+
+
+def test_one_finished_run_holds_everything(checkout: Checkout) -> None:
+    runs = checkout.query("SELECT run_uuid, status FROM runs")
+    best = checkpoints.load(checkout.root / "checkpoints/best_stab_gan.pth")
+    assert runs == [(best.run_id, "FINISHED")]
+    params = dict(checkout.query("SELECT key, value FROM params"))
+    assert params["train.lr_g"] == "0.001"
+    assert params["model.head"] == "motion"
+    keys = {key for (key,) in checkout.query("SELECT DISTINCT key FROM metrics")}
+    assert {"step/total", "step/smooth", "psnr", "cropped_ssim"} <= keys
+    assert "test/stabilized/jitter_px" in keys
+    tags = dict(checkout.query("SELECT key, value FROM tags"))
+    assert tags["data.generated"] == "True"
+    assert len(tags["mlflow.source.git.commit"]) == 40
+    names = {name for (name,) in checkout.query("SELECT name FROM datasets")}
+    assert names == {"flights-training", "flights-validation", "flights-test"}
+    artifacts = {path.name for path in (checkout.root / "mlruns").rglob("*") if path.is_file()}
+    assert {"best_stab_gan.pth", "final_stab_gan.pth", "loss_curves.png"} <= artifacts
+    assert {"metrics.json", "per_video.csv", "side_by_side.png", "manifest.json"} <= artifacts
+
+
+def test_only_what_changed_runs_again(checkout: Checkout, tiny_tree: dict[str, Any]) -> None:
+    assert checkout.repro() == []
+
+    checkout.write_params(with_values(tiny_tree, {"evaluate.window_stride": 12}))
+    assert checkout.would_run() == ["evaluate"]
+    checkout.write_params(tiny_tree)
+    generator = checkout.root / "src/deepstab/models/generator.py"
+    original = generator.read_text()
+    generator.write_text(original + "\n# edited\n")
+    assert checkout.repro() == ["train", "evaluate"]
+    generator.write_text(original)
+
+    checkout.write_params(with_values(tiny_tree, {"train.lr_g": 5e-4}))
+    assert checkout.repro() == ["train", "evaluate"]
+    checkout.write_params(with_values(tiny_tree, {"flow.winsize": 11}))
+    assert checkout.repro() == ["flow", "train", "evaluate"]
+    assert len(checkout.query("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")) == 4
+
+
+def test_two_runs_from_scratch_agree(
+    checkout: Checkout, tmp_path: Path, tiny_tree: dict[str, Any]
+) -> None:
+    checkout.write_params(tiny_tree)
+    checkout.repro()
+    again = Checkout(tmp_path / "again", tiny_tree)
+    assert again.repro() == STAGES
+    one, two = (ShardIndex.load(made.root / "data/shards") for made in (checkout, again))
+    assert one.pairs == two.pairs
+    figures = [json.loads((c.root / "reports/metrics.json").read_text()) for c in (checkout, again)]
+    for tree in figures:
+        del tree["run_id"]
+    assert figures[0] == figures[1]
+    weights = [
+        checkpoints.load(c.root / "checkpoints/best_stab_gan.pth").weights_sha256()
+        for c in (checkout, again)
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_published_settings_without_credentials_fail_at_once_and_leave_nothing(
+    tmp_path: Path,
+) -> None:
+    tree = yaml.safe_load((ROOT / "params.deepstab.yaml").read_text())
+    made = Checkout(tmp_path / "published", tree)
+    made.environment = {k: v for k, v in made.environment.items() if not k.startswith("KAGGLE")} | {
+        "HOME": str(tmp_path)
+    }
+    before = sorted(
+        p for p in made.root.rglob("*") if ".dvc" not in p.parts and ".git" not in p.parts
+    )
+    output = made.run("dvc", "repro", ok=False)
+    assert "error: " in output
+    line = next(line for line in output.splitlines() if line.startswith("error: "))
+    for remedy in ("KAGGLE", "flights"):
+        assert remedy in line
+    after = sorted(
+        p for p in made.root.rglob("*") if ".dvc" not in p.parts and ".git" not in p.parts
+    )
+    assert after == before

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from deepstab.config import FlowParams, Params
+from deepstab.data import shards, video
+from deepstab.data.clips import HeldOutClips, RandomClips
+from deepstab.data.flow import farneback, resize_frames
+from deepstab.data.flow_cache import fill_cache
+from deepstab.data.manifest import Manifest
+from deepstab.data.shards import FLOW_SCALE, ShardIndex, ShardReader, verify_shards
+from deepstab.data.sources import MANIFEST_NAME
+from deepstab.errors import ShardError
+
+
+def fill(raw: Path, folder: Path, params: FlowParams, manifest: Manifest | None = None) -> int:
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    return fill_cache(
+        manifest or Manifest.load(raw / MANIFEST_NAME),
+        raw=raw,
+        destination=folder / "out",
+        scratch=folder / "scratch",
+        params=params,
+    )
+
+
+def test_what_is_read_is_what_was_decoded(
+    tiny_raw: Path, tiny_index: ShardIndex, tiny_params: Params
+) -> None:
+    entry = tiny_index.pairs[1]
+    pair = Manifest.load(tiny_raw / MANIFEST_NAME).pairs[1]
+    assert pair.name == entry.name
+    arrays = ShardReader(tiny_index).read(entry, 3, 20)
+    frames = list(
+        resize_frames(video.read_frames(tiny_raw / pair.unstable.path), width=64, height=64)
+    )
+    flow = list(farneback(frames, tiny_params.flow))
+    np.testing.assert_array_equal(arrays["unstable"], frames[3:23])
+    error_px = np.abs(arrays["flow"] / FLOW_SCALE - np.stack(flow[3:23]))
+    assert error_px.max() <= 0.5 / FLOW_SCALE + 1e-6
+
+
+def test_flow_points_to_the_previous_frame_in_x_y_order(tiny_params: Params) -> None:
+    rng = np.random.default_rng(0)
+    texture = cv2.GaussianBlur(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8), (0, 0), 2)
+    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
+    # Content moves right by 2 and down by 1: frame t at (x, y) was at (x - 2, y - 1).
+    second = np.roll(texture, (1, 2), axis=(0, 1))
+    first_flow, flow = farneback([texture, second], tiny_params.flow)
+    assert not first_flow.any()
+    inner = flow[20:-20, 20:-20]
+    np.testing.assert_allclose(np.median(inner, axis=(0, 1)), [-2, -1], atol=0.05)
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_shards_are_identical_byte_for_byte(
+    tiny_raw: Path, tmp_path: Path, tiny_params: Params, compression: str
+) -> None:
+    params = tiny_params.flow.model_copy(update={"compression": compression, "shard_mib": 1})
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        fill(tiny_raw, tmp_path / name, params)
+    first, second = (ShardIndex.load(tmp_path / name / "out") for name in ("a", "b"))
+    assert first.pairs == second.pairs
+    verify_shards(first)
+    # 64 x 64 x 10 bytes a frame: 25 frames fill 1 MiB, so 40 frames take two shards.
+    assert [len(pair.shards) for pair in first.pairs] == [2] * 6
+    reader = ShardReader(first)
+    across = reader.read(first.pairs[0], 20, 10)
+    parts = [reader.read(first.pairs[0], start, 5) for start in (20, 25)]
+    np.testing.assert_array_equal(across["flow"], np.concatenate([part["flow"] for part in parts]))
+
+
+def test_one_more_video_computes_one_video(
+    tiny_raw: Path, tmp_path: Path, tiny_params: Params
+) -> None:
+    manifest = Manifest.load(tiny_raw / MANIFEST_NAME)
+    fewer = Manifest("flights", "flights", manifest.pairs[:-1], ())
+    assert fill(tiny_raw, tmp_path, tiny_params.flow, fewer) == 5
+    assert fill(tiny_raw, tmp_path, tiny_params.flow, manifest) == 1
+    assert fill(tiny_raw, tmp_path, tiny_params.flow, manifest) == 0
+    other = tiny_params.flow.model_copy(update={"winsize": 11})
+    assert fill(tiny_raw, tmp_path, other, manifest) == 6
+
+
+def test_damage_is_found_and_named(tiny_raw: Path, tmp_path: Path, tiny_params: Params) -> None:
+    fill(tiny_raw, tmp_path, tiny_params.flow)
+    index = ShardIndex.load(tmp_path / "out")
+    victim = index.folder / index.pairs[2].shards[0].file
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.unlink()
+    victim.write_bytes(content)
+    with pytest.raises(ShardError, match=victim.name):
+        verify_shards(index)
+    victim.write_bytes(content[:1000])
+    with pytest.raises(ShardError, match="missing or damaged"):
+        ShardReader(index).read(index.pairs[2], 0, 5)
+    (index.folder / shards.INDEX_NAME).write_text("{}")
+    with pytest.raises(ShardError, match="damaged index"):
+        ShardIndex.load(index.folder)
+    with pytest.raises(ShardError, match="run the flow stage first"):
+        ShardIndex.load(tmp_path)
+
+
+def test_a_broken_video_leaves_no_shards_behind(
+    tiny_raw: Path, tmp_path: Path, tiny_params: Params
+) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(tiny_raw, raw)
+    broken = raw / Manifest.load(raw / MANIFEST_NAME).pairs[0].unstable.path
+    broken.write_bytes(broken.read_bytes()[:3000])
+    with pytest.raises(Exception, match=broken.name):
+        fill(raw, tmp_path, tiny_params.flow)
+    assert not (tmp_path / "out").exists()
+
+
+def test_windows_are_a_function_of_seed_and_epoch(tiny_index: ShardIndex) -> None:
+    def draw(seed: int, epoch: int) -> list[float]:
+        clips = RandomClips(tiny_index, clip_length=12, windows_per_video=2, seed=seed)
+        clips.set_epoch(epoch)
+        return [float(clips[item]["unstable"].double().sum()) for item in range(len(clips))]
+
+    assert draw(1, 0) == draw(1, 0)
+    assert draw(1, 0) != draw(1, 1)
+    assert draw(1, 0) != draw(2, 0)
+    assert len(draw(1, 0)) == 2 * len(tiny_index.of_split("train"))
+
+
+def test_mirrored_clips_keep_flow_and_picture_together(tiny_index: ShardIndex) -> None:
+    # Warping the previous frame by the flow must explain the frame, mirrored or not.
+    clips = RandomClips(tiny_index, clip_length=12, windows_per_video=4, seed=3)
+    kinds = set()
+    for item in range(len(clips)):
+        clip = clips[item]
+        gray = (clip["unstable"].mean(dim=0) * 255).numpy()
+        flow = clip["flow"].numpy()
+        ys, xs = np.mgrid[0:64, 0:64].astype(np.float32)
+        with_flow = without = 0.0
+        for t in range(1, 12):
+            carried = cv2.remap(gray[t - 1], xs + flow[0, t], ys + flow[1, t], cv2.INTER_LINEAR)
+            with_flow += np.abs(carried - gray[t])[8:-8, 8:-8].mean()
+            without += np.abs(gray[t - 1] - gray[t])[8:-8, 8:-8].mean()
+        assert with_flow < without
+        kinds.add((bool(flow[0, 1:].mean() > 0), bool(flow[1, 1:].mean() > 0)))
+    assert len(kinds) > 1
+
+
+def test_held_out_windows_cover_the_videos_without_overlap(tiny_index: ShardIndex) -> None:
+    clips = HeldOutClips(tiny_index, split="validation", clip_length=12)
+    assert len(clips) == 3 * len(tiny_index.of_split("validation"))  # 40 frames: 3 times 12
+    with pytest.raises(ShardError, match=r"shorter than model\.clip_length 64"):
+        HeldOutClips(tiny_index, split="validation", clip_length=64)
