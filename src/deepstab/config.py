@@ -213,7 +213,9 @@ class TrainParams(Section):
     beta1: Annotated[Number, Field(ge=0, lt=1)] = Field(description="Adam beta 1")
     beta2: Annotated[Number, Field(ge=0, lt=1)] = Field(description="Adam beta 2")
     device: Literal["auto", "cpu", "cuda"] = Field(description="where to train")
-    precision: Literal["no", "bf16", "fp16"] = Field(description="Accelerate's mixed precision")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        description="fp32, or Accelerate's mixed precision"
+    )
     loader_workers: int = Field(ge=0, le=64, description="processes that read shards; 0: none")
 
 

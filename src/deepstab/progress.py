@@ -15,7 +15,8 @@ _PLAIN_INTERVAL_S = 10.0
 class Progress:
     """Counts units of work and shows the rate, the time left and live figures."""
 
-    def __init__(self, total: int, *, label: str, unit: str) -> None:
+    def __init__(self, total: int | None, *, label: str, unit: str) -> None:
+        """Show a bar, without time left where the total is None, not known."""
         self._label, self._unit, self._total = label, unit, total
         self._done, self._started = 0, time.monotonic()
         self._last_line = self._started
@@ -47,17 +48,20 @@ class Progress:
     def _print_line(self) -> None:
         self._last_line = time.monotonic()
         rate = self._done / max(self._last_line - self._started, 1e-9)
-        left_s = (self._total - self._done) / rate if rate else 0.0
+        of_total, time_left = "", ""
+        if self._total is not None:
+            left_s = max(self._total - self._done, 0) / rate if rate else 0.0
+            of_total, time_left = f"/{self._total}", f", {left_s:.0f} s left"
         print(
-            f"{self._label}: {self._done}/{self._total} {self._unit}, "
-            f"{rate:.3g} {self._unit}/s, {left_s:.0f} s left {self._figures}".rstrip(),
+            f"{self._label}: {self._done}{of_total} {self._unit}, "
+            f"{rate:.3g} {self._unit}/s{time_left} {self._figures}".rstrip(),
             file=sys.stderr,
             flush=True,
         )
 
 
 @contextmanager
-def progress(total: int, *, label: str, unit: str) -> Iterator[Progress]:
+def progress(total: int | None, *, label: str, unit: str) -> Iterator[Progress]:
     """A `Progress` that is closed at the end, whatever happens."""
     bar = Progress(total, label=label, unit=unit)
     try:

@@ -162,9 +162,6 @@ def save_image(image: NDArray[np.uint8], path: Path) -> None:
 def _labeled(frame: NDArray[np.uint8], label: str) -> NDArray[np.uint8]:
     height = round(frame.shape[0] * _STRIP_WIDTH_PX / frame.shape[1])
     image = cv2.resize(frame, (_STRIP_WIDTH_PX, height), interpolation=cv2.INTER_AREA)
-    for color, thickness in ((0, 3), (255, 1)):
-        cv2.putText(
-            *(image, label, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (color,) * 3, thickness),
-            lineType=cv2.LINE_AA,
-        )
+    cv2.rectangle(image, (0, 0), (12 * len(label) + 16, 30), (0, 0, 0), cv2.FILLED)
+    cv2.putText(image, label, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255))
     return np.asarray(image, np.uint8)

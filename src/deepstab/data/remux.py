@@ -46,13 +46,15 @@ def rewrite_video(
     *,
     crf: int,
     preset: str,
+    size: tuple[int, int] | None = None,
 ) -> int:
     """Pass the frames of a video through a function and keep all the rest.
 
-    Frame size, frame count, timestamps (variable rates too), color tags, pixel aspect ratio,
-    display rotation, metadata and chapters come out as they went in. Sound, subtitles and other
-    streams are copied without re-encoding; one that the output format cannot carry is left out
-    with a warning in the log. Pictures become 8-bit H.264, yuv420p (yuv444p for an odd size).
+    Frame size (unless `size` names another), frame count, timestamps (variable rates too), color
+    tags, pixel aspect ratio, display rotation, metadata and chapters come out as they went in.
+    Sound, subtitles and other streams are copied without re-encoding; one that the output format
+    cannot carry is left out with a warning in the log. Pictures become 8-bit H.264, yuv420p
+    (yuv444p for an odd size).
     Matroska counts milliseconds: only there times are rounded. A broadcast recording, whose
     clock starts anywhere, comes out starting at zero.
 
@@ -63,9 +65,10 @@ def rewrite_video(
         source: a video of any format libav decodes.
         destination: the file to appear when it is whole: .mp4, .m4v, .mov or .mkv.
         transform: given an iterator over (height, width, 3) uint8 RGB frames in coded
-            orientation, yields one frame of the same size for each, in order. It may read ahead.
+            orientation, yields one frame for each, in order. It may read ahead.
         crf: constant rate factor of x264, 0 (lossless) to 51 (worst).
         preset: speed of x264, "ultrafast" to "veryslow".
+        size: (width, height) of the frames that `transform` yields, px; the input's when None.
 
     Returns:
         The number of frames written.
@@ -85,7 +88,8 @@ def rewrite_video(
         frames = reader.decode(on_packet=passthrough.hold)
         first = next(frames)
         with encoding.output_container(destination, time_base=reader.time_base) as container:
-            writer = _Writer(reader, first, passthrough, container, destination, settings)
+            size = size or (first.image.width, first.image.height)
+            writer = _Writer(reader, first, passthrough, container, destination, settings, size)
             return _run(reader, itertools.chain([first], frames), transform, writer)
 
 
@@ -180,6 +184,7 @@ class _Writer:
         container: av.container.OutputContainer,
         path: Path,
         settings: encoding.EncoderSettings,
+        size: tuple[int, int],
     ) -> None:
         self.error: BaseException | None = None
         self._path = path
@@ -187,11 +192,12 @@ class _Writer:
         self._passthrough = passthrough
         self._shift = round(passthrough.start_s / reader.time_base)
         image = first.image
-        _warn_of_losses(reader.path, image)
+        width, height = size
+        _warn_of_losses(reader.path, image, encoding.pixel_format_for(width, height))
         self._encoder = encoding.H264Encoder(
             container,
-            width=image.width,
-            height=image.height,
+            width=width,
+            height=height,
             time_base=reader.time_base,
             frame_rate=reader.frame_rate,
             tags=reader.tags(first),
@@ -236,15 +242,15 @@ class _Writer:
             self._container.mux_one(packet)
 
 
-def _warn_of_losses(path: Path, image: av.VideoFrame) -> None:
+def _warn_of_losses(path: Path, image: av.VideoFrame, written_format: str) -> None:
     if image.format.name not in _KEPT_FORMATS:
         logger.warning(
             "%s: pixel format %s is written as 8-bit %s, which players and browsers show",
             path,
             image.format.name,
-            encoding.pixel_format_for(image.width, image.height),
+            written_format,
         )
-    elif encoding.pixel_format_for(image.width, image.height) != "yuv420p":
+    elif written_format != "yuv420p":
         logger.warning(
             "%s: H.264 cannot keep the odd size %dx%d in yuv420p, yuv444p is written; "
             "Safari and some devices cannot play it",

@@ -162,7 +162,9 @@ def _accelerator(params: Params) -> Accelerator:
         raise TrainingError("train.device is cuda but no GPU was found; set it to auto or cpu")
     # Where an operation has no deterministic version on the device, torch warns.
     torch.use_deterministic_algorithms(True, warn_only=True)
-    return Accelerator(cpu=wanted == "cpu", mixed_precision=params.train.precision)
+    # Not called `no` in the file: YAML 1.1 reads that as false, and DVC drops the quotes.
+    precision = "no" if params.train.precision == "fp32" else params.train.precision
+    return Accelerator(cpu=wanted == "cpu", mixed_precision=precision)
 
 
 def _build(params: Params, vgg19: Path | None, accelerator: Accelerator) -> Networks:
