@@ -2,7 +2,7 @@ PYTHON ?= python3
 # Stages say `python`: the environment's own.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test check ui
+.PHONY: setup repro test check ui bench-quality
 
 setup: .venv/ready
 
@@ -21,6 +21,11 @@ check: setup
 
 ui: setup
 	mlflow ui --host 127.0.0.1 --port 5000
+
+# make bench-quality CLIPS=FOLDER [BENCH='--workers 2 --weights fc=PATH']
+bench-quality: setup
+	@test -n '$(CLIPS)' || { echo 'name a folder of videos: make $@ CLIPS=FOLDER' >&2; exit 1; }
+	python benchmarks/quality.py --clips '$(CLIPS)' $(BENCH)
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import tee
+from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -11,10 +16,25 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepstab.config import FlowParams
+from deepstab.data import video
+from deepstab.data.clips import flow_to_tensor, rgb_to_tensor
+from deepstab.data.flow import farneback, resize_frames
+from deepstab.data.remux import rewrite_video
+from deepstab.data.scenes import CutFinder
+from deepstab.errors import CheckpointError
 from deepstab.geometry import theta_to_pixels
 from deepstab.models.generator import StabGenerator
+from deepstab.planning import path_px, plan_corrections, stabilized_motion
+from deepstab.training.checkpoints import Checkpoint
 
 Image = NDArray[np.uint8]
+
+# Smoothing of strength 1: sigma of the Gaussian over the camera path, seconds.
+SMOOTHING_S = 0.6
+_LEAST_VISIBLE_UNCROPPED = 0.75
+# The encoder's early features reach this many frames to either side.
+_CONTEXT_FRAMES = 2
 
 
 @torch.no_grad()
@@ -63,6 +83,162 @@ def estimate_thetas(
     return (blended / weights)[:num_frames]
 
 
+@torch.no_grad()
+def estimate_motion(
+    frames: Iterable[Image],
+    generator: StabGenerator,
+    *,
+    aspect: float,
+    flow_params: FlowParams,
+    clip_length: int,
+) -> tuple[NDArray[np.float64], list[int]]:
+    """The camera's motion over a whole video, streaming, and where its scenes begin.
+
+    Args:
+        frames: (height, width, 3) uint8 RGB.
+        generator: with the motion head, in evaluation mode.
+        aspect: width / height.
+        flow_params: of the network's training.
+        clip_length: frames the generator sees at once.
+
+    Returns:
+        (num_frames, 4), see `deepstab.trajectory`; and the first frames of later scenes.
+    """
+    small, again = tee(resize_frames(frames, width=flow_params.width, height=flow_params.height))
+    cut_finder = CutFinder()
+    motions: list[NDArray[np.float32]] = []
+    cuts: list[int] = []
+    rgb: list[Image] = []
+    flow: list[NDArray[np.float32]] = []
+
+    def run(keep: slice) -> None:
+        motion = generator.estimate_motion(
+            rgb_to_tensor(np.stack(rgb))[None],
+            flow_to_tensor(np.stack(flow))[None],
+            torch.tensor([aspect], dtype=torch.float32),
+        )
+        motions.append(motion[0].numpy()[keep])
+
+    done = 0
+    for number, (frame, field) in enumerate(zip(small, farneback(again, flow_params), strict=True)):
+        if cut_finder.begins_scene(frame, field):
+            cuts.append(number)
+        rgb.append(frame)
+        flow.append(field)
+        if len(rgb) == clip_length:
+            last = clip_length - _CONTEXT_FRAMES
+            run(slice(done, last))
+            rgb, flow = rgb[last - _CONTEXT_FRAMES :], flow[last - _CONTEXT_FRAMES :]
+            done = _CONTEXT_FRAMES
+    if len(rgb) > done:
+        run(slice(done, None))
+    return np.concatenate(motions).astype(np.float64), cuts
+
+
+@dataclass(frozen=True)
+class Crop:
+    """How much of the frame may be given up, as a fraction of its sides.
+
+    `auto`: as little as the smoothed path needs, at most `fraction`; `fixed`: exactly `fraction`;
+    `none`: nothing is cut, the edge is repeated where nothing was filmed.
+    """
+
+    mode: Literal["auto", "none", "fixed"]
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """x264's constant rate factor and preset."""
+
+    crf: int
+    preset: str
+
+
+@dataclass(frozen=True, eq=False)
+class Stabilization:
+    """What was done to a video.
+
+    `zoom` is the side of the part of the frame that is shown; the paths are (num_frames, 4):
+    x, y (px at width 640), roll (rad), log zoom, summed up from the first frame.
+    """
+
+    num_frames: int
+    zoom: float
+    cuts: tuple[int, ...]
+    input_path: NDArray[np.float64]
+    output_path: NDArray[np.float64]
+
+
+def stabilize_video(
+    source: Path,
+    destination: Path,
+    *,
+    checkpoint: Checkpoint,
+    crop: Crop,
+    strength: float,
+    encoding: Encoding,
+    on_frame: Callable[[str], None],
+) -> Stabilization:
+    """Stabilize a video file: one pass to see how the camera moved, one to write.
+
+    Both passes stream: memory does not grow with the length of the video, but for the numbers of
+    its path. Audio, timestamps and tags are kept, see `deepstab.data.remux.rewrite_video`.
+
+    Args:
+        source: any video.
+        destination: .mp4, .m4v, .mov or .mkv; appears when it is complete.
+        checkpoint: of a generator with the motion head.
+        crop: what may be cut away.
+        strength: 1 as trained for, less keeps more of the camera's movement, 0 all of it.
+        encoding: of the output.
+        on_frame: called with "analyze", then "render", once per frame.
+
+    Raises:
+        VideoError: the source cannot be read or the destination not written.
+        CheckpointError: the weights do not fit.
+    """
+    info = video.probe(source)
+    aspect = info.width / info.height
+    flow_params, model = checkpoint.params.flow, checkpoint.params.model
+    if model.head != "motion":
+        raise CheckpointError(
+            f"weights of a {model.head} head cannot stabilize whole videos; use head: motion"
+        )
+    motion, cuts = estimate_motion(
+        _counted(video.read_frames(source), lambda: on_frame("analyze")),
+        checkpoint.build_generator(),
+        aspect=aspect,
+        flow_params=flow_params,
+        clip_length=model.clip_length,
+    )
+    least_visible = 1 - crop.fraction if crop.mode != "none" else _LEAST_VISIBLE_UNCROPPED
+    plan = plan_corrections(
+        motion,
+        aspect=aspect,
+        sigma=strength * SMOOTHING_S * float(info.frame_rate),
+        least_visible=least_visible,
+        cuts=cuts,
+    )
+    zoom = {"auto": plan.zoom, "none": 1.0, "fixed": least_visible}[crop.mode]
+    plan = dataclasses.replace(plan, zoom=zoom)
+    thetas = plan.thetas(aspect)
+
+    def render(frames: Iterator[Image]) -> Iterator[Image]:
+        for frame, theta in zip(frames, thetas, strict=True):
+            yield warp_frame(frame, theta)
+            on_frame("render")
+
+    rewrite_video(source, destination, render, crf=encoding.crf, preset=encoding.preset)
+    return Stabilization(
+        num_frames=len(motion),
+        zoom=zoom,
+        cuts=tuple(cuts),
+        input_path=path_px(motion, cuts=cuts, aspect=aspect),
+        output_path=path_px(stabilized_motion(motion, plan), cuts=cuts, aspect=aspect),
+    )
+
+
 def warp_frame(frame: Image, theta: NDArray[np.float64]) -> Image:
     """Warp one frame of any size; outside, its edge is repeated.
 
@@ -79,3 +255,9 @@ def warp_frame(frame: Image, theta: NDArray[np.float64]) -> Image:
         borderMode=cv2.BORDER_REPLICATE,
     )
     return np.asarray(warped, np.uint8)
+
+
+def _counted(frames: Iterator[Image], on_frame: Callable[[], None]) -> Iterator[Image]:
+    for frame in frames:
+        yield frame
+        on_frame()

@@ -1,0 +1,384 @@
+"""The `deepstab` command: parse, call, one line when something is wrong, exit code.
+
+Exit codes: 0 done, 1 a `DeepStabError`, 2 wrong usage, 130 interrupted, 143 terminated. The
+modules that do the work are imported by the commands that need them: help must not wait for them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from deepstab.errors import DeepStabError, ParameterError, VideoError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from deepstab.data.video import VideoInfo
+    from deepstab.metrics.stability import StabilityScore
+    from deepstab.stabilize import Crop
+
+# The most that `--crop auto` may cut away; what it takes is decided by the shake.
+_AUTO_CROP_FRACTION = 0.2
+_MAX_CROP_PERCENT = 50.0
+# Beyond a smoothing of several seconds nothing changes but the time it takes.
+_MAX_STRENGTH = 10.0
+
+Preset = Literal[
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+]
+
+app = typer.Typer(
+    help="Steady video out of shaky video, by learning alone.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    # As an interrupt does, a request to end leaves through every `finally`: no half-written file.
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    app()
+
+
+@app.command()
+def stabilize(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Video of any common format.")],
+    destination: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="Video to write: .mp4, .m4v, .mov or .mkv.")
+    ],
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Trained weights; without, those that come along."),
+    ] = None,
+    crop: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|none|PERCENT",
+            help="What may be cut away of width and height to hide the moving border: as little "
+            "as it takes, nothing (the edge is repeated), or exactly so many percent.",
+        ),
+    ] = "auto",
+    strength: Annotated[
+        float,
+        typer.Option(metavar="0..10", help="Smoothing over time: 0 none, 1 as tuned, 2 twice it."),
+    ] = 1.0,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Also write a video, before left and after right."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Also plot the camera path before and after, .png."),
+    ] = None,
+    crf: Annotated[
+        int, typer.Option(min=0, max=51, help="Quality of x264, 0 (lossless) to 51 (worst).")
+    ] = 18,
+    preset: Annotated[Preset, typer.Option(help="Speed of x264.")] = "veryfast",
+) -> None:
+    """Stabilize INPUT and write OUTPUT.
+
+    OUTPUT has the size, frames, times, sound, subtitles, rotation and color tags of INPUT, and
+    appears when it is whole.
+    """
+    with _one_line_errors():
+        started = time.monotonic()
+        from deepstab.comparison import plot_paths, save_plot, write_comparison
+        from deepstab.data.video import probe
+        from deepstab.progress import progress
+        from deepstab.stabilize import Encoding, stabilize_video
+        from deepstab.weights import load_weights
+
+        chosen_crop = parse_crop(crop)
+        _check_strength(strength)
+        total = _expected_frames(probe(source))
+        _check_targets(source, destination, compare, plot)
+        checkpoint = load_weights(weights)
+        with _phases(total) as phases:
+            done = stabilize_video(
+                source,
+                destination,
+                checkpoint=checkpoint,
+                crop=chosen_crop,
+                strength=strength,
+                encoding=Encoding(crf=crf, preset=preset),
+                on_frame=phases.advance,
+            )
+        rate = done.num_frames / (time.monotonic() - started)
+        print(
+            f"{destination}: {done.num_frames} frames ({rate:.3g} frames/s), "
+            f"{100 * done.zoom:.4g} % of width and height kept"
+        )
+        if plot is not None:
+            save_plot(plot_paths(done.input_path, done.output_path), plot)
+            print(f"{plot}: camera path before and after")
+        if compare is not None:
+            with progress(done.num_frames, label="compare", unit="frames") as bar:
+                write_comparison(
+                    *(source, destination, compare), crf=crf, preset=preset, on_frame=bar.advance
+                )
+            print(f"{compare}: before left, after right")
+
+
+@app.command()
+def score(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Video as filmed.")],
+    result: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The same, stabilized.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Score OUTPUT, the stabilized INPUT, frame by frame; no reference is needed.
+
+    \b
+    Of each video, from the camera path (SIFT, RANSAC, summed up):
+      stability    energy of bins 1-5 of the path's Fourier transform over all
+                   bins but 0; mean of x, y and roll, windows of 240 frames
+      jitter       RMS second difference of the path, px at width 640
+      roll jitter  the same of the rotation, degrees
+      inter-frame PSNR  mean over consecutive frames, dB; blur raises it too
+      black        black border pixels, % of the frame
+
+    \b
+    Of both, from the homographies INPUT -> OUTPUT:
+      crop         mean of min(1, 1 / scale)
+      distortion   smaller over larger singular value of the 2x2 part, mean of
+                   the frames and worst frame
+
+    Stability as in Liu et al., Bundled Camera Paths, 2013, with the bins stated here. Scores of
+    videos shorter than 240 frames compare only at equal length.
+    """
+    with _one_line_errors():
+        from deepstab.data.video import probe, read_frames
+        from deepstab.metrics.stability import score_video
+        from deepstab.progress import progress
+
+        total = _expected_frames(probe(source))
+        probe(result)
+        with progress(total, label="score", unit="frames") as bar:
+
+            def counted(frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+                for frame in frames:
+                    yield frame
+                    bar.advance()
+
+            try:
+                found = score_video(counted(read_frames(source)), read_frames(result))
+            except ValueError as error:
+                raise VideoError(f"{result} cannot be scored against {source}: {error}") from None
+        print(json.dumps(_score_tree(found), indent=1) if as_json else _score_table(found))
+
+
+def parse_crop(text: str) -> Crop:
+    """Read `auto`, `none` or a number of percent.
+
+    Raises:
+        ParameterError: it is none of these.
+    """
+    from deepstab.stabilize import Crop
+
+    if text == "auto":
+        return Crop(mode="auto", fraction=_AUTO_CROP_FRACTION)
+    if text == "none":
+        return Crop(mode="none", fraction=0.0)
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        percent = math.nan
+    if not 0 < percent <= _MAX_CROP_PERCENT:
+        raise ParameterError(
+            f"--crop {text!r} is not auto, none or a number of percent above 0 and up to "
+            f"{_MAX_CROP_PERCENT:g}; give one of these"
+        )
+    return Crop(mode="fixed", fraction=percent / 100)
+
+
+def _check_strength(strength: float) -> None:
+    if not 0 <= strength <= _MAX_STRENGTH:
+        raise ParameterError(
+            f"--strength {strength:g} is not between 0 and {_MAX_STRENGTH:g}; give such a number"
+        )
+
+
+def _check_targets(
+    source: Path, destination: Path, compare: Path | None, plot: Path | None
+) -> None:
+    """Find out before minutes of work, not after, that a file cannot be written.
+
+    Raises:
+        VideoError: a video to write has an unknown suffix.
+        ParameterError: two files are the same, or one cannot be written where it should be.
+    """
+    from deepstab.data.encoding import format_for
+
+    for video in (destination, compare):
+        if video is not None:
+            format_for(video)
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise ParameterError(f"--plot {plot} does not end in .png; give such a name")
+    taken = [source]
+    for target in (destination, compare, plot):
+        if target is None:
+            continue
+        for other in taken:
+            if target.resolve() == other.resolve() or (
+                target.exists() and other.exists() and target.samefile(other)
+            ):
+                raise ParameterError(
+                    f"{target} is to be written, but is the same file as {other}; "
+                    "choose another name"
+                )
+        taken.append(target)
+        if target.is_dir():
+            raise ParameterError(f"{target} is a folder; give a file name in it")
+        try:
+            tempfile.TemporaryFile(dir=target.parent).close()
+        except OSError as error:
+            raise ParameterError(
+                f"{target} cannot be written: folder {target.parent}: {error.strerror}; "
+                "choose another or change its permissions"
+            ) from None
+
+
+def _expected_frames(info: VideoInfo) -> int | None:
+    """Estimate the length from what the header says, None when it says nothing."""
+    if info.num_frames is not None:
+        return info.num_frames
+    return None if info.duration_s is None else round(info.duration_s * info.frame_rate)
+
+
+class _Phases:
+    """One progress bar after another, for the phases that a video goes through."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+        self._phase = ""
+        self._done = 0
+
+    def advance(self, phase: str) -> None:
+        from deepstab.progress import Progress
+
+        if phase != self._phase:
+            if self._phase:
+                self._bar.close()
+                # Headers estimate, the first phase has counted.
+                self._total = self._done
+            self._phase, self._done = phase, 0
+            self._bar = Progress(self._total, label=phase, unit="frames")
+        self._bar.advance()
+        self._done += 1
+
+    def close(self) -> None:
+        if self._phase:
+            self._bar.close()
+
+
+@contextmanager
+def _phases(total: int | None) -> Iterator[_Phases]:
+    phases = _Phases(total)
+    try:
+        yield phases
+    finally:
+        phases.close()
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Warnings and expected failures as one line each, without a traceback."""
+    handler = _WarningLines()
+    logger = logging.getLogger("deepstab")
+    logger.addHandler(handler)
+    try:
+        yield
+    except DeepStabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise typer.Exit(130) from None
+    finally:
+        logger.removeHandler(handler)
+
+
+class _WarningLines(logging.Handler):
+    """Prints each warning once, above a progress bar."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        line = " ".join(record.getMessage().split())
+        if line not in self._shown:
+            self._shown.add(line)
+            tqdm.write(f"{record.levelname.lower()}: {line}", file=sys.stderr)
+
+
+def _exit_on_signal(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def _score_tree(found: StabilityScore) -> dict[str, Any]:
+    """Return plain numbers, with None for what could not be measured."""
+    tree: dict[str, Any] = asdict(found)
+    for side in ("input", "output"):
+        del tree[side]["path"]
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in tree.items()
+    }
+
+
+def _score_table(found: StabilityScore) -> str:
+    from rich.console import Console
+    from rich.table import Table
+
+    def row(title: str, attribute: str, factor: float = 1.0) -> None:
+        values = [factor * getattr(side, attribute) for side in (found.input, found.output)]
+        table.add_row(title, *(f"{value:.4g}" for value in values))
+
+    table = Table("", box=None)
+    for heading in ("input", "output"):
+        table.add_column(heading, justify="right")
+    row("stability, 1 is best", "stability")
+    row("jitter, px at width 640", "jitter_px")
+    row("roll jitter, degrees", "roll_jitter_deg")
+    row("inter-frame PSNR, dB", "interframe_psnr_db")
+    row("black border, %", "black_fraction", 100)
+    row("frames whose motion was not found", "num_untracked")
+    for title, value in (
+        ("crop, 1 keeps all", found.crop),
+        ("distortion, mean, 1 is none", found.distortion_mean),
+        ("distortion, worst frame", found.distortion_worst),
+        ("frames not matched", found.num_unmatched),
+    ):
+        table.add_row(title, "", f"{value:.4g}")
+    console = Console(highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().rstrip("\n")

@@ -1,0 +1,22 @@
+"""Not a pipeline stage: make the best checkpoint the weights that ship with the package."""
+
+import argparse
+from pathlib import Path
+
+from deepstab.stage import run_stage
+from deepstab.training import checkpoints
+from deepstab.training.loop import BEST_NAME
+from deepstab.weights import SHIPPED, export_weights
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints") / BEST_NAME)
+    args = parser.parse_args()
+    checkpoint = checkpoints.load(args.checkpoint)
+    export_weights(checkpoint, SHIPPED)
+    print(f"{SHIPPED}: {SHIPPED.stat().st_size / 2**20:.2f} MiB, epoch {checkpoint.epoch}")
+
+
+if __name__ == "__main__":
+    run_stage(main)
