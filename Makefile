@@ -11,7 +11,7 @@ repro: setup
 	@cat reports/summary.txt
 
 test: setup
-	pytest
+	pytest --numprocesses 2 --dist loadfile
 
 check: setup
 	ruff check .

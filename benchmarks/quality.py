@@ -17,7 +17,7 @@ from deepstab.comparison import save_plot
 from deepstab.errors import DeepStabError
 from deepstab.progress import progress
 from deepstab.quality import Method, Settings
-from deepstab.stabilize import Encoding
+from deepstab.stabilize import Crop, Encoding
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--clips", type=Path, required=True, help="folder of videos")
     parser.add_argument("--out", type=Path, default=Path("build/quality"), help="folder to write")
     parser.add_argument(
-        *("--weights",),
+        "--weights",
         action="append",
         default=[],
         metavar="NAME=PATH",
@@ -49,7 +49,9 @@ def parse_args() -> argparse.Namespace:
 
 def methods_of(weights: list[str]) -> list[Method]:
     learned: dict[str, str | None] = {"ours": None}
-    learned.update(entry.split("=", 1) for entry in weights)
+    for entry in weights:
+        name, _, path = entry.partition("=")
+        learned[name] = path
     return [
         Method("gaussian", "gaussian"),
         *([Method("vid.stab", "vidstab")] if vidstab_available() else []),
@@ -59,8 +61,9 @@ def methods_of(weights: list[str]) -> list[Method]:
 
 def main() -> None:
     args = parse_args()
+    mode, fraction = parse_crop(args.crop)
     settings = Settings(
-        crop=parse_crop(args.crop),
+        crop=Crop(mode=mode, fraction=fraction),
         strength=args.strength,
         encoding=Encoding(crf=args.crf, preset=args.preset),
         max_frames=args.frames,

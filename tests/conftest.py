@@ -14,6 +14,9 @@ from deepstab.data.flow_cache import fill_cache
 from deepstab.data.manifest import Manifest
 from deepstab.data.shards import ShardIndex
 from deepstab.data.sources import MANIFEST_NAME, prepare_data
+from deepstab.models.generator import StabGenerator
+from deepstab.training import checkpoints
+from deepstab.training.checkpoints import Checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -84,6 +87,24 @@ def tiny_index(
         params=tiny_params.flow,
     )
     return ShardIndex.load(folder / "out")
+
+
+@pytest.fixture(scope="session")
+def untrained_weights(tmp_path_factory: pytest.TempPathFactory, tiny_params: Params) -> Path:
+    """A checkpoint of a tiny generator as it is initialized."""
+    torch.manual_seed(0)
+    checkpoint = Checkpoint(
+        params=tiny_params,
+        manifest_digest="",
+        run_id="",
+        epoch=1,
+        validation={},
+        generator=StabGenerator(tiny_params.model).state_dict(),
+        discriminator={},
+    )
+    path = tmp_path_factory.mktemp("weights") / "untrained.pth"
+    checkpoints.save(checkpoint.as_tree(), path)
+    return path
 
 
 @pytest.fixture(autouse=True)

@@ -7,22 +7,20 @@ modules that do the work are imported by the commands that need them: help must 
 from __future__ import annotations
 
 import json
-import logging
 import math
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from deepstab.errors import DeepStabError, ParameterError, VideoError
+from deepstab.console import Phases, exit_when_terminated, one_line_errors
+from deepstab.errors import ParameterError, VideoError
+from deepstab.progress import progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
     from deepstab.data.video import VideoInfo
     from deepstab.metrics.stability import StabilityScore
-    from deepstab.stabilize import Crop
 
 # The most that `--crop auto` may cut away; what it takes is decided by the shake.
 _AUTO_CROP_FRACTION = 0.2
@@ -50,6 +47,8 @@ Preset = Literal[
     "veryslow",
 ]
 
+CropMode = Literal["auto", "none", "fixed"]
+
 app = typer.Typer(
     help="Steady video out of shaky video, by learning alone.",
     add_completion=False,
@@ -61,8 +60,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line."""
-    # As an interrupt does, a request to end leaves through every `finally`: no half-written file.
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    exit_when_terminated()
     app()
 
 
@@ -74,7 +72,7 @@ def stabilize(
     ],
     weights: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Trained weights; without, those that come along."),
+        typer.Option(metavar="PATH", help="Checkpoint to use instead of the one that ships."),
     ] = None,
     crop: Annotated[
         str,
@@ -97,34 +95,38 @@ def stabilize(
         typer.Option(metavar="PATH", help="Also plot the camera path before and after, .png."),
     ] = None,
     crf: Annotated[
-        int, typer.Option(min=0, max=51, help="Quality of x264, 0 (lossless) to 51 (worst).")
+        int, typer.Option(min=0, max=51, metavar="0..51", help="Loss of x264, 0 is none, 51 most.")
     ] = 18,
-    preset: Annotated[Preset, typer.Option(help="Speed of x264.")] = "veryfast",
+    preset: Annotated[
+        Preset, typer.Option(metavar="NAME", help="Speed of x264, ultrafast to veryslow.")
+    ] = "veryfast",
 ) -> None:
     """Stabilize INPUT and write OUTPUT.
 
     OUTPUT has the size, frames, times, sound, subtitles, rotation and color tags of INPUT, and
     appears when it is whole.
     """
-    with _one_line_errors():
+    with one_line_errors():
         started = time.monotonic()
-        from deepstab.comparison import plot_paths, save_plot, write_comparison
         from deepstab.data.video import probe
-        from deepstab.progress import progress
-        from deepstab.stabilize import Encoding, stabilize_video
-        from deepstab.weights import load_weights
 
-        chosen_crop = parse_crop(crop)
+        mode, fraction = parse_crop(crop)
         _check_strength(strength)
         total = _expected_frames(probe(source))
         _check_targets(source, destination, compare, plot)
+
+        # The heaviest only now: what is wrong shows at once.
+        from deepstab.comparison import plot_paths, save_plot, write_comparison
+        from deepstab.stabilize import Crop, Encoding, stabilize_video
+        from deepstab.weights import load_weights
+
         checkpoint = load_weights(weights)
-        with _phases(total) as phases:
+        with closing(Phases(total)) as phases:
             done = stabilize_video(
                 source,
                 destination,
                 checkpoint=checkpoint,
-                crop=chosen_crop,
+                crop=Crop(mode=mode, fraction=fraction),
                 strength=strength,
                 encoding=Encoding(crf=crf, preset=preset),
                 on_frame=phases.advance,
@@ -151,7 +153,9 @@ def score(
     result: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The same, stabilized.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Score OUTPUT, the stabilized INPUT, frame by frame; no reference is needed.
+    """Score OUTPUT, the stabilized INPUT.
+
+    Both are read in lockstep; no steady reference is needed.
 
     \b
     Of each video, from the camera path (SIFT, RANSAC, summed up):
@@ -171,10 +175,9 @@ def score(
     Stability as in Liu et al., Bundled Camera Paths, 2013, with the bins stated here. Scores of
     videos shorter than 240 frames compare only at equal length.
     """
-    with _one_line_errors():
+    with one_line_errors():
         from deepstab.data.video import probe, read_frames
         from deepstab.metrics.stability import score_video
-        from deepstab.progress import progress
 
         total = _expected_frames(probe(source))
         probe(result)
@@ -192,18 +195,16 @@ def score(
         print(json.dumps(_score_tree(found), indent=1) if as_json else _score_table(found))
 
 
-def parse_crop(text: str) -> Crop:
-    """Read `auto`, `none` or a number of percent.
+def parse_crop(text: str) -> tuple[CropMode, float]:
+    """Read `auto`, `none` or a number of percent, as mode and fraction of a `Crop`.
 
     Raises:
         ParameterError: it is none of these.
     """
-    from deepstab.stabilize import Crop
-
     if text == "auto":
-        return Crop(mode="auto", fraction=_AUTO_CROP_FRACTION)
+        return "auto", _AUTO_CROP_FRACTION
     if text == "none":
-        return Crop(mode="none", fraction=0.0)
+        return "none", 0.0
     try:
         percent = float(text.removesuffix("%"))
     except ValueError:
@@ -213,7 +214,7 @@ def parse_crop(text: str) -> Crop:
             f"--crop {text!r} is not auto, none or a number of percent above 0 and up to "
             f"{_MAX_CROP_PERCENT:g}; give one of these"
         )
-    return Crop(mode="fixed", fraction=percent / 100)
+    return "fixed", percent / 100
 
 
 def _check_strength(strength: float) -> None:
@@ -239,19 +240,14 @@ def _check_targets(
             format_for(video)
     if plot is not None and plot.suffix.lower() != ".png":
         raise ParameterError(f"--plot {plot} does not end in .png; give such a name")
-    taken = [source]
-    for target in (destination, compare, plot):
-        if target is None:
-            continue
-        for other in taken:
-            if target.resolve() == other.resolve() or (
-                target.exists() and other.exists() and target.samefile(other)
-            ):
-                raise ParameterError(
-                    f"{target} is to be written, but is the same file as {other}; "
-                    "choose another name"
-                )
-        taken.append(target)
+    targets = [path for path in (destination, compare, plot) if path is not None]
+    for index, target in enumerate(targets):
+        if _is_same_file(target, source):
+            raise ParameterError(
+                f"{target} is both input and output; choose another name for the output"
+            )
+        if any(_is_same_file(target, other) for other in targets[:index]):
+            raise ParameterError(f"{target} is to be written twice; choose another name for one")
         if target.is_dir():
             raise ParameterError(f"{target} is a folder; give a file name in it")
         try:
@@ -263,84 +259,17 @@ def _check_targets(
             ) from None
 
 
+def _is_same_file(path: Path, other: Path) -> bool:
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return path.resolve() == other.resolve()
+
+
 def _expected_frames(info: VideoInfo) -> int | None:
     """Estimate the length from what the header says, None when it says nothing."""
     if info.num_frames is not None:
         return info.num_frames
     return None if info.duration_s is None else round(info.duration_s * info.frame_rate)
-
-
-class _Phases:
-    """One progress bar after another, for the phases that a video goes through."""
-
-    def __init__(self, total: int | None) -> None:
-        self._total = total
-        self._phase = ""
-        self._done = 0
-
-    def advance(self, phase: str) -> None:
-        from deepstab.progress import Progress
-
-        if phase != self._phase:
-            if self._phase:
-                self._bar.close()
-                # Headers estimate, the first phase has counted.
-                self._total = self._done
-            self._phase, self._done = phase, 0
-            self._bar = Progress(self._total, label=phase, unit="frames")
-        self._bar.advance()
-        self._done += 1
-
-    def close(self) -> None:
-        if self._phase:
-            self._bar.close()
-
-
-@contextmanager
-def _phases(total: int | None) -> Iterator[_Phases]:
-    phases = _Phases(total)
-    try:
-        yield phases
-    finally:
-        phases.close()
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Warnings and expected failures as one line each, without a traceback."""
-    handler = _WarningLines()
-    logger = logging.getLogger("deepstab")
-    logger.addHandler(handler)
-    try:
-        yield
-    except DeepStabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise typer.Exit(130) from None
-    finally:
-        logger.removeHandler(handler)
-
-
-class _WarningLines(logging.Handler):
-    """Prints each warning once, above a progress bar."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._shown: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
-        line = " ".join(record.getMessage().split())
-        if line not in self._shown:
-            self._shown.add(line)
-            tqdm.write(f"{record.levelname.lower()}: {line}", file=sys.stderr)
-
-
-def _exit_on_signal(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def _score_tree(found: StabilityScore) -> dict[str, Any]:

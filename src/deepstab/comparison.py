@@ -74,13 +74,12 @@ def plot_paths(before: NDArray[np.float64], after: NDArray[np.float64]) -> Figur
     figure = Figure(figsize=(11, 6), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True)
     titles = ("x, px at width 640", "y, px at width 640", "roll, degrees", "zoom")
-    units = (_as_is, _as_is, np.degrees, np.exp)
     marker = "." if len(before) == 1 else None
-    for index, (panel, title, unit) in enumerate(zip(panels.flat, titles, units, strict=True)):
-        for path, label, color in ((before, "before", "tab:red"), (after, "after", "tab:blue")):
-            values = unit(path[:, index])
-            panel.plot(values, label=label, color=color, linewidth=1.2, marker=marker)
-        panel.set_title(title)
+    for path, label, color in ((before, "before", "tab:red"), (after, "after", "tab:blue")):
+        signals = (path[:, 0], path[:, 1], np.degrees(path[:, 2]), np.exp(path[:, 3]))
+        for panel, signal, title in zip(panels.flat, signals, titles, strict=True):
+            panel.plot(signal, label=label, color=color, linewidth=1.2, marker=marker)
+            panel.set_title(title)
     for panel in panels[1]:
         panel.set_xlabel("frame")
     panels[0, 0].legend(fontsize="small")
@@ -111,7 +110,3 @@ def _resize(frame: Image, width: int, height: int) -> Image:
     if frame.shape[:2] == (height, width):
         return frame
     return np.asarray(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _as_is(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return values

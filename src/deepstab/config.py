@@ -58,7 +58,8 @@ class FlightParams(Section):
     """The embedded data: a virtual drone camera over real photographs."""
 
     photos: str = Field(
-        description="`skimage` for the photographs in scikit-image's wheel, or a folder of photos"
+        description="`skimage` for the photographs in scikit-image's wheel, or a folder of photos "
+        "to fly over besides those"
     )
     num_flights: int = Field(ge=3, description="number of stable/unstable video pairs")
     num_frames: int = Field(ge=32, description="frames per video")
@@ -70,6 +71,10 @@ class FlightParams(Section):
     )
     shake_max: Annotated[Number, Field(gt=0, le=0.2)] = Field(
         description="largest shake amplitude, fraction of the width (standard deviation)"
+    )
+
+    object_max: Annotated[Number, Field(ge=0.06, le=1)] = Field(
+        description="largest moving object, fraction of the photo's shorter side"
     )
 
     @model_validator(mode="after")

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from deepstab.baselines import gaussian_path_corrections, smallest_zoom, vidstab, warp_frames
 from deepstab.data.clips import flow_to_tensor, rgb_to_tensor
 from deepstab.data.flow import farneback, resize_frames
-from deepstab.data.video import probe, read_frames, rewrite_video, write_video
-from deepstab.errors import DataError, DeepStabError
+from deepstab.data.video import count_frames, probe, read_frames, rewrite_video, write_video
+from deepstab.errors import DataError, DeepStabError, VideoError
 from deepstab.geometry import theta_to_pixels
-from deepstab.metrics.stability import StabilityScore, VideoMeasures, measure_video, score_video
+from deepstab.metrics.stability import StabilityScore, VideoMeasures, measure_video, score_videos
 from deepstab.stabilize import Crop, Encoding, estimate_thetas, stabilize_video
 from deepstab.training.checkpoints import Checkpoint
 from deepstab.weights import load_weights
@@ -92,7 +92,7 @@ class Row:
         method: name, or `input` for the clip itself.
         width: px.
         height: px.
-        num_frames: frames measured.
+        num_frames: frames of the clip, as counted.
         stability: low-frequency share of the camera path, in [0, 1].
         jitter_px: residual jitter of the translation, px at width 640.
         jitter_ratio: the same over the input's.
@@ -111,8 +111,8 @@ class Row:
     clip: str
     group: str
     method: str
-    width: int
-    height: int
+    width: int = 0
+    height: int = 0
     num_frames: int = 0
     stability: float = math.nan
     jitter_px: float = math.nan
@@ -215,38 +215,40 @@ def measure_clip(
         settings: what they share.
 
     Returns:
-        The clip's own row, then one for each method; of a clip that cannot be opened only its own,
-        with the error.
+        The clip's own row, then one for each method. Of a clip that cannot be measured only its
+        own, with the error.
     """
-    row = Row(clip.as_posix(), group_of(clip), INPUT, width=0, height=0)
-    rows = []
-    before: VideoMeasures | None = None
+    row = Row(clip.as_posix(), group_of(clip), INPUT)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             source = folder / clip
             if settings.max_frames is not None:
                 source = _first_frames(source, Path(scratch), settings.max_frames)
-            info = probe(source)
+            info, num_frames = probe(source), count_frames(source)
+            row = replace(row, width=info.width, height=info.height, num_frames=num_frames)
         except DeepStabError as error:
             return [replace(row, error=_one_line(error))]
-        row = replace(row, width=info.width, height=info.height)
-        target = Path(scratch) / "stabilized.mp4"
-        for method in methods:
+        written: dict[Path, Row] = {}
+        failed: list[Row] = []
+        for number, method in enumerate(methods):
+            target = Path(scratch) / f"{number}.mp4"
             row_of_method = replace(row, method=method.name)
             try:
-                seconds = _run(method, source, target, settings)
-                score = score_video(read_frames(source), read_frames(target))
-            except (DeepStabError, ValueError) as error:
-                rows.append(replace(row_of_method, error=_one_line(error)))
-            else:
-                before = score.input
-                rows.append(_with_score(row_of_method, score, seconds))
-            target.unlink(missing_ok=True)
+                written[target] = _run(method, source, target, settings, row_of_method)
+            except DeepStabError as error:
+                failed.append(replace(row_of_method, error=_one_line(error)))
         try:
-            before = before or measure_video(read_frames(source))
+            scores = score_videos(read_frames(source), [read_frames(path) for path in written])
+            before = scores[0].input if scores else measure_video(read_frames(source))
         except (DeepStabError, ValueError) as error:
-            return [replace(row, error=_one_line(error)), *rows]
+            return [replace(row, error=_one_line(error)), *failed]
+    rows = [
+        _with_score(row_of_method, score)
+        for row_of_method, score in zip(written.values(), scores, strict=True)
+    ]
     unchanged = replace(row, crop=1.0, distortion_mean=1.0, distortion_worst=1.0)
+    order = [method.name for method in methods]
+    rows = sorted(rows + failed, key=lambda found: order.index(found.method))
     return [_with_measures(unchanged, before, before), *rows]
 
 
@@ -271,8 +273,12 @@ def _first_frames(source: Path, scratch: Path, num_frames: int) -> Path:
     return part
 
 
-def _run(method: Method, source: Path, target: Path, settings: Settings) -> float:
-    """Stabilize a file and return the seconds it took."""
+def _run(method: Method, source: Path, target: Path, settings: Settings, row: Row) -> Row:
+    """Stabilize a file, and return the row with the time it took.
+
+    Raises:
+        DeepStabError: the method failed, or wrote another number of frames than there are.
+    """
     checkpoint = load_weights(method.weights) if method.kind == "learned" else None
     started = time.perf_counter()
     if method.kind == "vidstab":
@@ -295,7 +301,11 @@ def _run(method: Method, source: Path, target: Path, settings: Settings) -> floa
             encoding=settings.encoding,
             on_frame=_ignore,
         )
-    return time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    num_frames = count_frames(target)
+    if num_frames != row.num_frames:
+        raise VideoError(f"{row.num_frames} frames became {num_frames}; they cannot be compared")
+    return replace(row, seconds=seconds, frames_per_s=num_frames / seconds)
 
 
 def _regressed_corrections(source: Path, checkpoint: Checkpoint) -> NDArray[np.float64]:
@@ -333,25 +343,19 @@ def _render(
     )
 
 
-def _with_score(row: Row, score: StabilityScore, seconds: float) -> Row:
-    return _with_measures(
-        replace(
-            row,
-            crop=score.crop,
-            distortion_mean=score.distortion_mean,
-            distortion_worst=score.distortion_worst,
-            seconds=seconds,
-            frames_per_s=score.output.num_frames / seconds,
-        ),
-        score.output,
-        score.input,
+def _with_score(row: Row, score: StabilityScore) -> Row:
+    row = replace(
+        row,
+        crop=score.crop,
+        distortion_mean=score.distortion_mean,
+        distortion_worst=score.distortion_worst,
     )
+    return _with_measures(row, score.output, score.input)
 
 
 def _with_measures(row: Row, measures: VideoMeasures, before: VideoMeasures) -> Row:
     return replace(
         row,
-        num_frames=measures.num_frames,
         stability=measures.stability,
         jitter_px=measures.jitter_px,
         jitter_ratio=ratio(measures.jitter_px, before.jitter_px),

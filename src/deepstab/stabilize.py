@@ -21,7 +21,7 @@ from deepstab.data import video
 from deepstab.data.clips import flow_to_tensor, rgb_to_tensor
 from deepstab.data.flow import farneback, resize_frames
 from deepstab.data.remux import rewrite_video
-from deepstab.data.scenes import CutFinder
+from deepstab.data.scenes import find_cuts, unexplained
 from deepstab.errors import CheckpointError
 from deepstab.geometry import theta_to_pixels
 from deepstab.models.generator import StabGenerator
@@ -105,9 +105,8 @@ def estimate_motion(
         (num_frames, 4), see `deepstab.trajectory`; and the first frames of later scenes.
     """
     small, again = tee(resize_frames(frames, width=flow_params.width, height=flow_params.height))
-    cut_finder = CutFinder()
     motions: list[NDArray[np.float32]] = []
-    cuts: list[int] = []
+    errors: list[tuple[float, float]] = []
     rgb: list[Image] = []
     flow: list[NDArray[np.float32]] = []
 
@@ -120,9 +119,8 @@ def estimate_motion(
         motions.append(motion[0].numpy()[keep])
 
     done = 0
-    for number, (frame, field) in enumerate(zip(small, farneback(again, flow_params), strict=True)):
-        if cut_finder.begins_scene(frame, field):
-            cuts.append(number)
+    for frame, field in zip(small, farneback(again, flow_params), strict=True):
+        errors.append(unexplained(rgb[-1], frame, field) if rgb else (0.0, 0.0))
         rgb.append(frame)
         flow.append(field)
         if len(rgb) == clip_length:
@@ -132,7 +130,7 @@ def estimate_motion(
             done = _CONTEXT_FRAMES
     if len(rgb) > done:
         run(slice(done, None))
-    return np.concatenate(motions).astype(np.float64), cuts
+    return np.concatenate(motions).astype(np.float64), find_cuts(*np.array(errors).T)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import skimage
@@ -7,8 +12,22 @@ import torch
 from torch import Tensor
 
 from deepstab.config import ModelParams, Params
+from deepstab.data import video
+from deepstab.data.manifest import Manifest
+from deepstab.data.sources import MANIFEST_NAME
+from deepstab.errors import CheckpointError
+from deepstab.metrics.stability import score_video
 from deepstab.models.generator import StabGenerator
-from deepstab.stabilize import estimate_thetas, warp_frame
+from deepstab.stabilize import (
+    Crop,
+    Encoding,
+    Stabilization,
+    estimate_motion,
+    estimate_thetas,
+    stabilize_video,
+    warp_frame,
+)
+from deepstab.training.checkpoints import Checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +81,112 @@ def test_warp_repeats_the_edge() -> None:
     moved = warp_frame(image, np.array([[1.0, 0, 0.5], [0, 1, 0]]))  # two px to the left
     assert (moved[:, -3:] == 200).all()
     assert (moved[:, :-3] == 0).all()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_params: Params) -> Checkpoint:
+    """An untrained network: robust least squares and a Gaussian, which already stabilize."""
+    torch.manual_seed(0)
+    return Checkpoint(
+        params=tiny_params,
+        manifest_digest="",
+        run_id="",
+        epoch=0,
+        validation={},
+        generator=StabGenerator(tiny_params.model).state_dict(),
+        discriminator={},
+    )
+
+
+def stabilize(
+    source: Path, destination: Path, checkpoint: Checkpoint, **settings: Any
+) -> tuple[Stabilization, Counter[str]]:
+    phases: Counter[str] = Counter()
+    done = stabilize_video(
+        source,
+        destination,
+        checkpoint=checkpoint,
+        crop=settings.get("crop", Crop("auto", 0.25)),
+        strength=settings.get("strength", 1.0),
+        encoding=Encoding(crf=12, preset="veryfast"),
+        on_frame=lambda phase: phases.update([phase]),
+    )
+    return done, phases
+
+
+def shakiest(raw: Path) -> Path:
+    pairs = Manifest.load(raw / MANIFEST_NAME).pairs
+    truths = [np.load(raw / str(pair.truth)) for pair in pairs]
+    sizes = [np.abs(truth - np.eye(2, 3)).mean() for truth in truths]
+    return raw / pairs[int(np.argmax(sizes))].unstable.path
+
+
+def test_a_shaky_file_comes_out_steadier_without_borders(
+    tiny_raw: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    source = shakiest(tiny_raw)
+    done, phases = stabilize(source, tmp_path / "out.mp4", checkpoint)
+    assert phases == {"analyze": 40, "render": 40}
+    assert done.num_frames == 40
+    before, after = video.probe(source), video.probe(tmp_path / "out.mp4")
+    assert (before.width, before.height, before.num_frames) == (
+        after.width,
+        after.height,
+        after.num_frames,
+    )
+    score = score_video(video.read_frames(source), video.read_frames(tmp_path / "out.mp4"))
+    assert score.output.jitter_px < 0.5 * score.input.jitter_px
+    assert score.crop == pytest.approx(done.zoom, abs=0.02)
+    assert score.distortion_worst > 0.98
+    jitter = [
+        np.diff(path[:, :2], n=2, axis=0).std() for path in (done.input_path, done.output_path)
+    ]
+    assert jitter[1] < 0.5 * jitter[0]
+
+
+def test_crop_is_as_asked(tiny_raw: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    source = shakiest(tiny_raw)
+    auto, _ = stabilize(source, tmp_path / "a.mp4", checkpoint, crop=Crop("auto", 0.05))
+    assert 0.95 - 1e-9 <= auto.zoom <= 1
+    fixed, _ = stabilize(source, tmp_path / "b.mp4", checkpoint, crop=Crop("fixed", 0.2))
+    assert fixed.zoom == pytest.approx(0.8)
+    none, _ = stabilize(source, tmp_path / "c.mp4", checkpoint, crop=Crop("none", 0.0))
+    assert none.zoom == 1
+
+
+def test_strength_zero_gives_the_video_back(
+    tiny_raw: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    source = shakiest(tiny_raw)
+    done, _ = stabilize(source, tmp_path / "out.mp4", checkpoint, strength=0.0)
+    assert done.zoom == 1
+    for before, after in zip(
+        video.read_frames(source), video.read_frames(tmp_path / "out.mp4"), strict=True
+    ):
+        assert np.abs(before.astype(int) - after).mean() < 4
+
+
+def test_streamed_motion_is_that_of_the_whole_clip(tiny_raw: Path, checkpoint: Checkpoint) -> None:
+    # Windows see a few frames of context; group norm over another window changes a little.
+    source = shakiest(tiny_raw)
+    params = checkpoint.params
+    found = {
+        length: estimate_motion(
+            video.read_frames(source),
+            checkpoint.build_generator(),
+            aspect=1.5,
+            flow_params=params.flow,
+            clip_length=length,
+        )[0]
+        for length in (12, 40)
+    }
+    assert found[12].shape == (40, 4)
+    np.testing.assert_allclose(found[12][1:], found[40][1:], atol=2e-3)
+
+
+def test_weights_of_the_fc_head_are_refused(tiny_raw: Path, checkpoint: Checkpoint) -> None:
+    model = checkpoint.params.model.model_copy(update={"head": "fc"})
+    params = checkpoint.params.model_copy(update={"model": model})
+    other = dataclasses.replace(checkpoint, params=params)
+    with pytest.raises(CheckpointError, match="use head: motion"):
+        stabilize(shakiest(tiny_raw), tiny_raw / "x.mp4", other)

@@ -52,6 +52,8 @@ _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 _SHAKE_BAND_HZ = (1.0, 12.0)
 _WAVES_PER_SIGNAL = 8
+# Photo pixels per frame pixel, at most, with all of the photo in view.
+_MAX_PHOTO_PX = 4.0
 _CRF, _PRESET = 18, "veryfast"
 
 
@@ -82,13 +84,14 @@ class MovingObject:
 
 
 def photo_paths(photos: str) -> list[Path]:
-    """The photographs to fly over: `skimage`, or the images of a folder.
+    """The photographs to fly over: `skimage`, and besides those the images of a folder.
 
     Raises:
         DataError: the folder is missing or holds no images.
     """
+    bundled = [Path(skimage.__file__).parent / "data" / name for name in _SKIMAGE_PHOTOS]
     if photos == "skimage":
-        return [Path(skimage.__file__).parent / "data" / name for name in _SKIMAGE_PHOTOS]
+        return bundled
     folder = Path(photos)
     found = (
         sorted(path for path in folder.iterdir() if path.suffix.lower() in _PHOTO_SUFFIXES)
@@ -100,7 +103,7 @@ def photo_paths(photos: str) -> list[Path]:
             f"data.flights.photos: no jpg, png or tif images in {photos!r}; "
             "name a folder of photos, or `skimage`"
         )
-    return found
+    return bundled + found
 
 
 def render_flights(
@@ -130,9 +133,11 @@ def render_flights(
         scenes[name] = paths[order[index % len(paths)]].stem
         truths[name] = f"truth/{name}.npy"
 
+    size = (params.width, params.height)
+
     def render(index: int) -> None:
-        photo = _read_photo(paths[order[index % len(paths)]])
-        other = _read_photo(paths[order[(index + 1) % len(paths)]])
+        photo = _read_photo(paths[order[index % len(paths)]], size)
+        other = _read_photo(paths[order[(index + 1) % len(paths)]], size)
         rng = np.random.default_rng([seed, index + 1])
         flight = plan_flight(photo, other, params=params, rng=rng)
         name = str(index + 1)
@@ -177,9 +182,7 @@ def plan_flight(
             float(rng.uniform(0.35, 0.65)) * photo_width,
             float(rng.uniform(0.35, 0.65)) * photo_height,
         ),
-        objects=tuple(
-            _moving_object(photo, other, params.frame_rate, rng) for _ in range(rng.integers(0, 4))
-        ),
+        objects=tuple(_moving_object(photo, other, params, rng) for _ in range(rng.integers(0, 4))),
         gains=1 + rng.uniform(0, 0.15) * _waves(times_s, (0.1, 0.5), rng),
         blur_sigma_px=float(rng.uniform(0, 0.8)),
         noise_std=float(rng.uniform(0, 4)),
@@ -220,11 +223,17 @@ def true_correction(flight: Flight, *, params: FlightParams) -> Floats:
     return pixels_to_theta(matrices, width=params.width, height=params.height)
 
 
-def _read_photo(path: Path) -> Image:
+def _read_photo(path: Path, size: tuple[int, int]) -> Image:
+    """Read a photo, shrunk by area where it has far more pixels than the frame: no aliasing."""
     # imdecode over read bytes: non-ASCII names work on every platform.
     image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise DataError(f"{path}: not a readable image; remove it from data.flights.photos")
+    surplus = min(image.shape[1] / size[0], image.shape[0] / size[1]) / _MAX_PHOTO_PX
+    if surplus > 1:
+        image = cv2.resize(
+            image, None, fx=1 / surplus, fy=1 / surplus, interpolation=cv2.INTER_AREA
+        )
     return np.asarray(image[:, :, ::-1], np.uint8, copy=True)
 
 
@@ -308,15 +317,15 @@ def _with_textureless_region(photo: Image, rng: np.random.Generator) -> Image:
 
 
 def _moving_object(
-    photo: Image, other: Image, frame_rate: float, rng: np.random.Generator
+    photo: Image, other: Image, params: FlightParams, rng: np.random.Generator
 ) -> MovingObject:
     height, width = photo.shape[:2]
-    side = int(rng.uniform(0.06, 0.22) * min(height, width, *other.shape[:2]))
+    side = int(rng.uniform(0.06, params.object_max) * min(height, width, *other.shape[:2]))
     top = int(rng.integers(0, other.shape[0] - side))
     left = int(rng.integers(0, other.shape[1] - side))
     axis = np.linspace(-1, 1, side, dtype=np.float32)
     radius = np.hypot(axis[:, None], axis[None, :])
-    velocity = rng.normal(0, 0.12 * width / frame_rate, 2)
+    velocity = rng.normal(0, 0.12 * width / params.frame_rate, 2)
     return MovingObject(
         texture=other[top : top + side, left : left + side],
         alpha=np.clip((1 - radius) / 0.1, 0, 1).astype(np.float32),

@@ -8,49 +8,62 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 
-# A cut leaves an error above all of these: gray levels, share of the frame's mean absolute
-# contrast, and multiple of the largest error of the frames before, which fades by a tenth each.
-_CUT_LEVELS = 8.0
-_CUT_CONTRAST = 0.35
-_CUT_JUMP = 2.0
+# A cut leaves more unexplained than this share of the frame's contrast, and than this many times
+# what its neighbors leave, so many to either side; and at least so many gray levels.
+_CONTRAST_SHARE = 0.35
+_NEIGHBOR_FACTOR = 2.0
+_NEIGHBORS = 2
+_LEVELS = 8.0
 
 
-class CutFinder:
-    """Tells where a new scene begins: where the flow does not explain the frame.
+def unexplained(previous: Image, frame: Image, flow: NDArray[np.float32]) -> tuple[float, float]:
+    """How far the flow fails to explain a frame, and the frame's contrast.
 
-    The previous frame carried by the flow leaves an error of a few levels within a scene, also in
-    fast motion; across a cut it is of the order of the frame's own contrast.
+    The previous frame carried by the flow leaves an error of a few gray levels within a scene,
+    also in fast motion; across a cut it is of the order of the contrast. A change of brightness
+    alone leaves none.
+
+    Args:
+        previous: (height, width, 3) uint8 RGB.
+        frame: the same shape.
+        flow: (height, width, 2), (dx, dy) px from frame to previous.
+
+    Returns:
+        Two mean absolute deviations, gray levels.
     """
+    before, gray = (
+        np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32)
+        for image in (previous, frame)
+    )
+    ys, xs = np.mgrid[0 : gray.shape[0], 0 : gray.shape[1]].astype(np.float32)
+    carried = cv2.remap(
+        before,
+        xs + flow[..., 0],
+        ys + flow[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return _mean_deviation(gray - carried), _mean_deviation(gray)
 
-    def __init__(self) -> None:
-        self._previous: NDArray[np.float32] | None = None
-        self._usual_error: float | None = None
 
-    def begins_scene(self, frame: Image, flow: NDArray[np.float32]) -> bool:
-        """Take the next frame.
+def find_cuts(errors: NDArray[np.float64], contrasts: NDArray[np.float64]) -> list[int]:
+    """The first frame of every scene after the first.
 
-        Args:
-            frame: (height, width, 3) uint8 RGB, at flow size.
-            flow: (height, width, 2), to the previous frame.
-        """
-        gray = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.float32)
-        previous, self._previous = self._previous, gray
-        if previous is None:
-            return False
-        ys, xs = np.mgrid[0 : gray.shape[0], 0 : gray.shape[1]].astype(np.float32)
-        carried = cv2.remap(
-            previous,
-            xs + flow[..., 0],
-            ys + flow[..., 1],
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        error = float(np.abs(carried - gray).mean())
-        contrast = float(np.abs(gray - gray.mean()).mean())
-        usual, self._usual_error = self._usual_error, error
-        if usual is None:
-            return False
-        if error > max(_CUT_LEVELS, _CUT_CONTRAST * contrast, _CUT_JUMP * usual):
-            return True
-        self._usual_error = max(0.9 * usual, error)
-        return False
+    Args:
+        errors: (num_frames,), see `unexplained`; anything for the first frame.
+        contrasts: (num_frames,).
+    """
+    cuts: list[int] = []
+    for number in range(1, len(errors)):
+        start = max(1, number - _NEIGHBORS)
+        around = np.delete(errors[start : number + _NEIGHBORS + 1], number - start)
+        usual = float(around.max(initial=0.0))
+        if len(around) and errors[number] > max(
+            _LEVELS, _CONTRAST_SHARE * contrasts[number], _NEIGHBOR_FACTOR * usual
+        ):
+            cuts.append(number)
+    return cuts
+
+
+def _mean_deviation(values: NDArray[np.float32]) -> float:
+    return float(np.abs(values - values.mean()).mean())

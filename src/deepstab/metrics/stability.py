@@ -1,7 +1,7 @@
 """Stabilization quality of a video: camera path, residual jitter, stability, crop, distortion.
 
 Lengths are px at a frame width of 640 and angles degrees, whatever the size of the video. The
-measures of paths and homographies are pure; `measure_video` and `score_video` stream frames and
+measures of paths and homographies are pure; `measure_video` and `score_videos` stream frames and
 hold no more than two of each video.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 import numpy as np
@@ -51,7 +51,7 @@ class CameraPath:
     log_scale: NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class VideoMeasures:
     """What can be said of one video alone.
 
@@ -73,7 +73,7 @@ class VideoMeasures:
     roll_jitter_deg: float
     interframe_psnr_db: float
     black_fraction: float
-    path: CameraPath
+    path: CameraPath = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -225,28 +225,55 @@ def score_video(
         ValueError: one video ends before the other, fewer than 12 frames, or a frame of another
             shape.
     """
-    before, after = _Meter(), _Meter()
-    homographies: list[NDArray[np.float64]] = []
-    for index, (source, target) in enumerate(zip_longest(input_frames, output_frames)):
-        if source is None or target is None:
+    return score_videos(input_frames, [output_frames])[0]
+
+
+def score_videos(
+    input_frames: Iterable[NDArray[np.uint8]],
+    outputs: Sequence[Iterable[NDArray[np.uint8]]],
+) -> list[StabilityScore]:
+    """Score several stabilized videos of one input, which is measured once.
+
+    Args:
+        input_frames: (H, W, 3) uint8 RGB, all of one size.
+        outputs: the frames of each stabilized video, as `score_video` takes them.
+
+    Raises:
+        ValueError: as `score_video`, of any of them.
+    """
+    before, after = _Meter(), [_Meter() for _ in outputs]
+    matched: list[list[NDArray[np.float64]]] = [[] for _ in outputs]
+    for index, (source, *targets) in enumerate(zip_longest(input_frames, *outputs)):
+        if source is None or any(target is None for target in targets):
             shorter = "input" if source is None else "output"
             raise ValueError(
                 f"the {shorter} ends after {index} frames but the other video goes on; "
                 "stabilize without dropping frames"
             )
-        homography = estimate_homography(before.add(source), after.add(target))
-        if homography is not None:
-            homographies.append(homography)
+        features = before.add(source)
+        for meter, homographies, target in zip(after, matched, targets, strict=True):
+            homography = estimate_homography(features, meter.add(target))
+            if homography is not None:
+                homographies.append(homography)
+    measures = before.result()
+    return [
+        _score(measures, meter.result(), homographies)
+        for meter, homographies in zip(after, matched, strict=True)
+    ]
+
+
+def _score(
+    before: VideoMeasures, after: VideoMeasures, homographies: list[NDArray[np.float64]]
+) -> StabilityScore:
     matched = np.array(homographies)
     distortion = distortion_values(matched) if homographies else np.array([math.nan])
-    measures = before.result()
     return StabilityScore(
-        input=measures,
-        output=after.result(),
+        input=before,
+        output=after,
         crop=cropping_ratio(matched) if homographies else math.nan,
         distortion_mean=float(distortion.mean()),
         distortion_worst=float(distortion.min()),
-        num_unmatched=measures.num_frames - len(homographies),
+        num_unmatched=before.num_frames - len(homographies),
     )
 
 

@@ -1,0 +1,89 @@
+"""What a command needs at its edge: errors and warnings as one line each, signals, progress."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import typer
+from tqdm import tqdm
+
+from deepstab.errors import DeepStabError
+from deepstab.progress import Progress
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Print warnings and expected failures as one line each, without a traceback.
+
+    Raises:
+        typer.Exit: with code 1 after a `DeepStabError`, 130 after an interrupt.
+    """
+    handler = _WarningLines()
+    logger = logging.getLogger("deepstab")
+    logger.addHandler(handler)
+    try:
+        yield
+    except DeepStabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise typer.Exit(130) from None
+    finally:
+        logger.removeHandler(handler)
+
+
+def exit_when_terminated() -> None:
+    """Let SIGTERM end the process as an interrupt does, so that no half-written file is left."""
+    signal.signal(signal.SIGTERM, _exit)
+
+
+class Phases:
+    """One progress bar after another, for the phases that a video goes through."""
+
+    def __init__(self, total: int | None) -> None:
+        """Expect so many frames in the first phase, None when not known."""
+        self._total = total
+        self._phase = ""
+        self._num_done = 0
+        self._bar: Progress | None = None
+
+    def advance(self, phase: str) -> None:
+        """Report one more frame done; a new phase begins with its first frame."""
+        if phase != self._phase or self._bar is None:
+            if self._bar is not None:
+                self._bar.close()
+                # Headers estimate, the first phase has counted.
+                self._total = self._num_done
+            self._bar = Progress(self._total, label=phase, unit="frames")
+            self._phase, self._num_done = phase, 0
+        self._bar.advance()
+        self._num_done += 1
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _WarningLines(logging.Handler):
+    """Prints each warning once, above a progress bar."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = " ".join(record.getMessage().split())
+        if line not in self._shown:
+            self._shown.add(line)
+            tqdm.write(f"{record.levelname.lower()}: {line}", file=sys.stderr)
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)

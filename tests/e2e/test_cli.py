@@ -1,0 +1,349 @@
+"""The installed command on real files, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+COMMAND = Path(sys.executable).with_name("deepstab")
+WIDTH, HEIGHT, NUM_FRAMES = 192, 128, 40
+HEAVY = {"torch", "av", "cv2", "numpy", "mlflow", "matplotlib", "skimage"}
+
+
+def deepstab(*arguments: object, max_file_bytes: int | None = None) -> subprocess.CompletedProcess:
+    def limit() -> None:
+        if max_file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+
+    return subprocess.run(
+        [str(COMMAND), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        preexec_fn=limit,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+
+
+def shaken(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """A window of a photo that jumps by up to 4 px, another way in every frame."""
+    # Without black, which would count as border.
+    photo = np.maximum(data.astronaut(), 40)
+    photo = cv2.resize(photo, (width * 2, height * 2), interpolation=cv2.INTER_AREA)
+    jumps = np.random.default_rng(index).integers(-4, 5, 2)
+    top, left = height // 2 + jumps[0], width // 2 + jumps[1]
+    return np.ascontiguousarray(photo[top : top + height, left : left + width])
+
+
+def make_clip(
+    path: Path,
+    *,
+    num_frames: int = NUM_FRAMES,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    pixel_format: str = "yuv420p",
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Write a shaken clip with sound, by a way that shares no code with the package."""
+    with av.open(str(path), "w", container_options=options or {}) as container:
+        stream = container.add_stream("libx264", rate=30, time_base=Fraction(1, 30))
+        stream.width, stream.height, stream.pix_fmt = *size, pixel_format
+        stream.codec_context.options = {"crf": "10", "preset": "ultrafast"}
+        sound = container.add_stream("aac", rate=44100)
+        for index in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(shaken(index, *size), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 30)
+            container.mux(stream.encode(frame.reformat(format=pixel_format)))
+        container.mux(stream.encode())
+        mux_sound(container, sound, num_frames / 30)
+    return path
+
+
+def mux_sound(
+    container: av.container.OutputContainer, sound: av.AudioStream, seconds: float
+) -> None:
+    for block in range(int(seconds * 44100) // 1024):
+        wave = np.sin(2 * np.pi * 440 * (np.arange(1024) + 1024 * block) / 44100)
+        chunk = av.AudioFrame.from_ndarray(np.stack([wave, wave]).astype(np.float32), "fltp")
+        chunk.sample_rate, chunk.pts = 44100, 1024 * block
+        container.mux(sound.encode(chunk))
+    container.mux(sound.encode())
+
+
+def packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
+    with av.open(str(path)) as container:
+        stream = next(stream for stream in container.streams if stream.type == kind)
+        found = [packet for packet in container.demux(stream) if packet.size]
+        return sorted((packet.pts * stream.time_base, bytes(packet)) for packet in found)
+
+
+def times(path: Path) -> list[Fraction]:
+    return [time_s for time_s, _ in packets(path, "video")]
+
+
+def frames(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    return {p.name: p.read_bytes() if p.is_file() else None for p in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clip(tmp_path_factory.mktemp("clip") / "ein Flug über See.mp4")
+
+
+@pytest.mark.parametrize("command", [[], ["stabilize"], ["score"]])
+def test_help_waits_for_nothing_heavy(command: list[str]) -> None:
+    script = (
+        "import sys\n"
+        "from deepstab.cli import main\n"
+        f"sys.argv = ['deepstab', *{command}, '--help']\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    code = end.code\n"
+        f"print('loaded', sorted({HEAVY} & set(sys.modules)), 'code', code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("Usage: ")
+    assert done.stdout.splitlines()[-1] == "loaded [] code 0"
+
+
+def test_a_video_becomes_steadier_and_keeps_the_rest(
+    clip: Path, untrained_weights: Path, tmp_path: Path
+) -> None:
+    before = clip.read_bytes()
+    steady, both, plot = (tmp_path / name for name in ("steady.mp4", "both.mp4", "path.png"))
+    done = deepstab(
+        *("stabilize", clip, steady, "--weights", untrained_weights),
+        *("--compare", both, "--plot", plot, "--preset", "ultrafast"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+        str(steady),
+        str(plot),
+        str(both),
+    ]
+    assert f"{NUM_FRAMES} frames" in done.stdout
+    assert "Traceback" not in done.stderr
+    for phase in ("analyze", "render", "compare"):
+        assert f"{phase}: {NUM_FRAMES}/{NUM_FRAMES} frames" in done.stderr
+    assert contents(tmp_path).keys() == {steady.name, both.name, plot.name}
+    assert clip.read_bytes() == before
+
+    assert times(steady) == times(both) == times(clip)
+    assert packets(steady, "audio") == packets(both, "audio") == packets(clip, "audio")
+    assert cv2.imread(str(plot)).shape[0] > 300
+
+    # Left as filmed, right as stabilized, but for what compressing once more loses.
+    pictures = frames(both)
+    for original, stabilized, shown in zip(frames(clip), frames(steady), pictures, strict=True):
+        assert shown.shape == (HEIGHT, 2 * WIDTH, 3)
+        for side, wanted in ((shown[:, :WIDTH], original), (shown[:, WIDTH:], stabilized)):
+            assert np.abs(side.astype(float) - wanted).mean() < 6
+
+    scored = deepstab("score", clip, steady, "--json")
+    assert scored.returncode == 0, scored.stderr
+    found = json.loads(scored.stdout)
+    assert found["output"]["jitter_px"] < 0.5 * found["input"]["jitter_px"]
+    assert found["output"]["black_fraction"] == 0
+    assert 0.7 < found["crop"] < 1
+    assert found["distortion_worst"] > 0.95
+
+
+def test_score_prints_a_table(clip: Path) -> None:
+    done = deepstab("score", clip, clip)
+    assert done.returncode == 0, done.stderr
+    rows = {line.split("  ")[0].strip(): line.split()[-1] for line in done.stdout.splitlines()}
+    assert float(rows["crop, 1 keeps all"]) == pytest.approx(1, abs=1e-6)
+    assert float(rows["distortion, worst frame"]) == pytest.approx(1, abs=1e-6)
+    assert len([line for line in done.stdout.splitlines() if line.strip()]) == 11
+
+
+def test_score_of_videos_of_another_length_says_so(clip: Path, tmp_path: Path) -> None:
+    shorter = make_clip(tmp_path / "short.mp4", num_frames=20)
+    done = deepstab("score", clip, shorter)
+    assert done.returncode == 1
+    assert "the output ends after 20 frames" in error_line(done)
+
+
+def error_line(done: subprocess.CompletedProcess) -> str:
+    """The one line that says what is wrong, the last one."""
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:]
+    assert "Traceback" not in done.stderr
+    return lines[-1]
+
+
+def empty(path: Path) -> Path:
+    path.touch()
+    return path
+
+
+def text(path: Path) -> Path:
+    path.write_text("not a video\n" * 100)
+    return path
+
+
+def cut_short(path: Path, options: dict[str, str]) -> Path:
+    make_clip(path, options=options)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    return path
+
+
+def only_sound(path: Path) -> Path:
+    with av.open(str(path), "w") as container:
+        mux_sound(container, container.add_stream("aac", rate=44100), 1)
+    return path
+
+
+BAD_INPUTS = {
+    "missing": (lambda path: path, "does not exist"),
+    "empty": (empty, "is empty"),
+    "text": (text, "cannot be opened"),
+    "cut short, index lost": (lambda path: cut_short(path, {}), "cannot be opened"),
+    "cut short": (lambda path: cut_short(path, {"movflags": "faststart"}), "video .*bad.mp4 "),
+    "only sound": (only_sound, "only sound"),
+    "folder": (lambda path: path.mkdir() or path, "is a folder"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    name: str, untrained_weights: Path, tmp_path: Path
+) -> None:
+    make, reason = BAD_INPUTS[name]
+    bad = make(tmp_path / "bad.mp4")
+    before = contents(tmp_path)
+    out = tmp_path / "out.mp4"
+    done = deepstab("stabilize", bad, out, "--weights", untrained_weights, "--plot", "p.png")
+    assert done.returncode == 1
+    assert re.search(reason, error_line(done))
+    assert str(bad) in error_line(done)
+    assert contents(tmp_path) == before
+
+
+BAD_TARGETS = {
+    "no folder": ("{folder}/nowhere/out.mp4", "No such file or directory"),
+    "file as folder": ("{folder}/in.mp4/out.mp4", "Not a directory"),
+    "folder": ("{folder}/there.mp4", "is a folder"),
+    "suffix": ("{folder}/out.avi", ".avi is not one of"),
+    "kernel's folder": ("/proc/out.mp4", "cannot be written"),
+    "input": ("{folder}/in.mp4", "is both input and output"),
+    "input by another way": ("{folder}/there.mp4/../in.mp4", "is both input and output"),
+    "link to the input": ("{folder}/link.mp4", "is both input and output"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TARGETS)
+def test_bad_target_is_one_line_and_leaves_all_as_it_was(
+    name: str, clip: Path, untrained_weights: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "in.mp4"
+    source.write_bytes(clip.read_bytes())
+    (tmp_path / "there.mp4").mkdir()
+    (tmp_path / "link.mp4").symlink_to(source)
+    before = contents(tmp_path)
+    target, reason = BAD_TARGETS[name]
+    target = target.format(folder=tmp_path)
+    done = deepstab("stabilize", source, target, "--weights", untrained_weights)
+    assert done.returncode == 1
+    assert reason in error_line(done)
+    assert contents(tmp_path) == before
+
+
+def test_a_target_that_fills_up_is_one_line_and_the_old_file_stays(
+    clip: Path, untrained_weights: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"what was there")
+    before = contents(tmp_path)
+    done = deepstab("stabilize", clip, out, "--weights", untrained_weights, max_file_bytes=8192)
+    assert done.returncode == 1
+    assert f"video {out} cannot be written" in error_line(done)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        *(
+            (["--crop", value], f"--crop '{value}'")
+            for value in ("80", "0", "-5", "nan", "wide", "")
+        ),
+        (["--strength", "-1"], "--strength -1 is not between"),
+        (["--strength", "nan"], "--strength nan is not between"),
+        (["--weights", "nothing.pth"], "nothing.pth: no such"),
+        (["--compare", "{out}"], "is to be written twice"),
+        (["--compare", "{out}.gif"], ".gif is not one of"),
+        (["--plot", "{out}.txt"], "does not end in .png"),
+        (["--plot", "/nowhere/p.png"], "No such file or directory"),
+    ],
+)
+def test_bad_options_are_one_line(
+    options: list[str], reason: str, clip: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.mp4"
+    done = deepstab("stabilize", clip, out, *(value.format(out=out) for value in options))
+    assert done.returncode == 1
+    assert reason in error_line(done)
+    assert not contents(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["in.mp4", "out.mp4", "--crf", "52"], ["in.mp4", "out.mp4", "--preset", "x"]]
+)
+def test_wrong_usage_has_a_code_of_its_own(arguments: list[str]) -> None:
+    done = deepstab("stabilize", *arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_is_interrupted_leaves_nothing(
+    number: signal.Signals, code: int, untrained_weights: Path, tmp_path: Path
+) -> None:
+    source = make_clip(tmp_path / "in.mp4", num_frames=150, size=(640, 480))
+    before = contents(tmp_path)
+    out = tmp_path / "out.mp4"
+    arguments = ["stabilize", source, out, "--weights", untrained_weights, "--preset", "veryslow"]
+    with subprocess.Popen(
+        [str(COMMAND), *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        while process.poll() is None and not list(tmp_path.glob(".deepstab-*")):
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert "Traceback" not in said
+    assert contents(tmp_path) == before
+
+
+def test_a_warning_is_one_line(untrained_weights: Path, tmp_path: Path) -> None:
+    deep = make_clip(tmp_path / "deep.mp4", num_frames=14, pixel_format="yuv420p10le")
+    done = deepstab(
+        *("stabilize", deep, tmp_path / "out.mp4", "--weights", untrained_weights),
+        *("--compare", tmp_path / "both.mp4"),
+    )
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert "pixel format yuv420p10le is written as 8-bit" in warnings[0]
