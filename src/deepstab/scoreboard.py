@@ -153,7 +153,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         ("crop", "crop", "linear"),
         ("distortion_worst", "distortion, worst frame", "linear"),
         ("interframe_psnr_db", "inter-frame PSNR, dB", "linear"),
-        ("frames_per_s", "frames/s", "log"),
+        ("frames_per_s", "frames/s", "linear"),
     )
     clips = list(dict.fromkeys((row.group, row.clip) for row in rows))
     methods = list(dict.fromkeys(row.method for row in rows))

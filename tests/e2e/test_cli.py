@@ -326,7 +326,11 @@ def test_what_is_interrupted_leaves_nothing(
     out = tmp_path / "out.mp4"
     arguments = ["stabilize", source, out, "--weights", untrained_weights, "--preset", "veryslow"]
     with subprocess.Popen(
-        [str(COMMAND), *map(str, arguments)], stderr=subprocess.PIPE, text=True
+        [str(COMMAND), *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # In the background of a shell interrupts are ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         while process.poll() is None and not list(tmp_path.glob(".deepstab-*")):
             time.sleep(0.02)

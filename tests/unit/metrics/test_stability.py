@@ -27,6 +27,7 @@ from deepstab.metrics.stability import (
     residual_jitter,
     roll_jitter,
     score_video,
+    score_videos,
     stability_score,
 )
 
@@ -295,6 +296,20 @@ class TestVideos:
         assert score.output.jitter_px < 0.05
         assert score.output.interframe_psnr_db > score.input.interframe_psnr_db + 10
         assert score.output.black_fraction == pytest.approx(0.05 / 14)
+
+    def test_several_outputs_are_scored_as_each_alone(self, photo: np.ndarray) -> None:
+        shaky = [view(photo, (2 * PERIOD_4[t % 4], 0), 320, 200) for t in range(12)]
+        steady = [view(photo, (0, 0), 320, 200)] * 12
+        zoomed = [warp(frame, np.eye(2) * 1.25) for frame in shaky]
+        found = score_videos(iter(shaky), [iter(steady), iter(zoomed)])
+        alone = [score_video(shaky, output) for output in (steady, zoomed)]
+        for one, other in zip(found, alone, strict=True):
+            assert one.input.jitter_px == other.input.jitter_px
+            assert one.output.jitter_px == other.output.jitter_px
+            assert (one.crop, one.distortion_worst) == (other.crop, other.distortion_worst)
+        assert found[1].crop == pytest.approx(0.8, abs=0.003)
+        with pytest.raises(ValueError, match="the output ends after 11 frames"):
+            score_videos(shaky, [steady, zoomed[:-1]])
 
     def test_a_featureless_video_is_counted_not_crashed(self) -> None:
         gray = [np.full((90, 160, 3), 128, np.uint8)] * 13
