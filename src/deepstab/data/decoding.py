@@ -75,11 +75,11 @@ class VideoReader:
         # AVI stores no presentation times. Its demuxer guesses them, and B-frames come out of
         # order; the decoding times are right and only need handing out in presentation order.
         self._times_by_packet = self.container.format.name == "avi"
-        # PyAV drops what a frame-threaded decoder still holds when the last packets are damaged;
-        # without presentation times that could not be noticed.
-        stream.thread_type = "SLICE" if self._times_by_packet else "AUTO"
-        if stream.codec_context.name == "mjpeg":
-            # The other decoders mark a damaged frame; this one only tells when asked to fail.
+        # Frame-threaded decoders lose damage: PyAV drops what they still hold when the last packets
+        # are damaged, and H.264's marks a damaged frame only now and then in time.
+        stream.thread_type = "SLICE"
+        if stream.codec_context.name in {"h264", "mjpeg"}:
+            # The other decoders mark a damaged frame; these tell reliably only when asked to fail.
             stream.codec_context.options = {"err_detect": "explode"}
 
     def __enter__(self) -> Self:
