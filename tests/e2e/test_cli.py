@@ -336,7 +336,7 @@ def test_what_is_interrupted_leaves_nothing(
             time.sleep(0.02)
         process.send_signal(number)
         _, said = process.communicate(timeout=120)
-    assert process.returncode == code
+    assert process.returncode == code, said
     assert "Traceback" not in said
     assert contents(tmp_path) == before
 
