@@ -90,11 +90,12 @@ def tiny_index(
 
 
 @pytest.fixture(scope="session")
-def untrained_weights(tmp_path_factory: pytest.TempPathFactory, tiny_params: Params) -> Path:
-    """A checkpoint of a tiny generator as it is initialized."""
+def untrained(tiny_params: Params) -> Checkpoint:
+    """A tiny generator as it is initialized: least squares and a Gaussian, which stabilize."""
     torch.manual_seed(0)
-    checkpoint = Checkpoint(
-        params=tiny_params,
+    return Checkpoint(
+        params=tiny_params.network,
+        made_with=tiny_params.model_dump(mode="json"),
         manifest_digest="",
         run_id="",
         epoch=1,
@@ -102,8 +103,13 @@ def untrained_weights(tmp_path_factory: pytest.TempPathFactory, tiny_params: Par
         generator=StabGenerator(tiny_params.model).state_dict(),
         discriminator={},
     )
+
+
+@pytest.fixture(scope="session")
+def untrained_weights(tmp_path_factory: pytest.TempPathFactory, untrained: Checkpoint) -> Path:
+    """The file of that checkpoint."""
     path = tmp_path_factory.mktemp("weights") / "untrained.pth"
-    checkpoints.save(checkpoint.as_tree(), path)
+    checkpoints.save(untrained.as_tree(), path)
     return path
 
 

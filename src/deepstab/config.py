@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -239,6 +239,13 @@ class TrackingParams(Section):
     experiment: str = Field(min_length=1, description="name of the MLflow experiment")
 
 
+class NetworkParams(Section):
+    """What it takes to use a trained network: the part of params.yaml its checkpoint is read by."""
+
+    flow: FlowParams
+    model: ModelParams
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -265,6 +272,11 @@ class Params(Section):
             )
         return self
 
+    @property
+    def network(self) -> NetworkParams:
+        """The sections a checkpoint is read by."""
+        return NetworkParams(flow=self.flow, model=self.model)
+
 
 def parse_params(tree: object, *, origin: str) -> Params:
     """Validate a parameter tree.
@@ -276,13 +288,22 @@ def parse_params(tree: object, *, origin: str) -> Params:
     Raises:
         ParameterError: one line naming every bad key, its value and what is allowed.
     """
-    if not isinstance(tree, dict):
-        raise ParameterError(f"{origin}: expected a mapping of sections, found {tree!r}")
-    try:
-        return Params.model_validate(tree)
-    except ValidationError as error:
-        problems = "; ".join(dict.fromkeys(_describe(e) for e in error.errors()))
-        raise ParameterError(f"{origin}: {problems}") from None
+    return _validate(Params, tree, origin=origin)
+
+
+def parse_network_params(tree: object, *, origin: str) -> NetworkParams:
+    """Validate the sections of a parameter tree that describe the network; others may have changed.
+
+    Args:
+        tree: nested mappings, as read from a checkpoint.
+        origin: where it came from, named in errors.
+
+    Raises:
+        ParameterError: as `parse_params`.
+    """
+    if isinstance(tree, dict):
+        tree = {name: tree[name] for name in NetworkParams.model_fields if name in tree}
+    return _validate(NetworkParams, tree, origin=origin)
 
 
 def load_params(path: Path) -> Params:
@@ -312,6 +333,19 @@ def flatten(params: Section, prefix: str = "") -> dict[str, str | int | float | 
         else:
             flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+SomeSection = TypeVar("SomeSection", bound=Section)
+
+
+def _validate(schema: type[SomeSection], tree: object, *, origin: str) -> SomeSection:
+    if not isinstance(tree, dict):
+        raise ParameterError(f"{origin}: expected a mapping of sections, found {tree!r}")
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(dict.fromkeys(_describe(e) for e in error.errors()))
+        raise ParameterError(f"{origin}: {problems}") from None
 
 
 def _describe(error: Any) -> str:

@@ -325,7 +325,7 @@ def _regressed_corrections(source: Path, checkpoint: Checkpoint) -> NDArray[np.f
         num_frames=len(small),
         aspect=info.width / info.height,
         clip_length=params.model.clip_length,
-        window_stride=params.evaluate.window_stride,
+        window_stride=params.model.clip_length // 4,
     )
     return theta_to_pixels(thetas, width=info.width, height=info.height)
 

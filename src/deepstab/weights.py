@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from deepstab.config import parse_params
+from deepstab.config import parse_network_params
 from deepstab.data.folder import sha256_of
 from deepstab.errors import CheckpointError
 from deepstab.training import checkpoints
@@ -37,7 +37,7 @@ def load_weights(name: str | None) -> Checkpoint:
 def export_weights(checkpoint: Checkpoint, path: Path) -> None:
     """Write a generator's weights with what made them, and their checksum beside."""
     about = {
-        "params": checkpoint.params.model_dump(mode="json"),
+        "params": checkpoint.made_with,
         "manifest_digest": checkpoint.manifest_digest,
         "run_id": checkpoint.run_id,
         "epoch": checkpoint.epoch,
@@ -71,8 +71,14 @@ def _load_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["checkpoint"])
-        params = parse_params(about.pop("params"), origin=str(path))
-        return Checkpoint(params=params, generator=dict(load_file(path)), discriminator={}, **about)
+        made_with = about.pop("params")
+        return Checkpoint(
+            params=parse_network_params(made_with, origin=str(path)),
+            made_with=made_with,
+            generator=dict(load_file(path)),
+            discriminator={},
+            **about,
+        )
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"{path}: not weights written by DeepStab-GAN ({error}); name a checkpoint"

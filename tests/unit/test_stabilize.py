@@ -83,29 +83,14 @@ def test_warp_repeats_the_edge() -> None:
     assert (moved[:, :-3] == 0).all()
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tiny_params: Params) -> Checkpoint:
-    """An untrained network: robust least squares and a Gaussian, which already stabilize."""
-    torch.manual_seed(0)
-    return Checkpoint(
-        params=tiny_params,
-        manifest_digest="",
-        run_id="",
-        epoch=0,
-        validation={},
-        generator=StabGenerator(tiny_params.model).state_dict(),
-        discriminator={},
-    )
-
-
 def stabilize(
-    source: Path, destination: Path, checkpoint: Checkpoint, **settings: Any
+    source: Path, destination: Path, untrained: Checkpoint, **settings: Any
 ) -> tuple[Stabilization, Counter[str]]:
     phases: Counter[str] = Counter()
     done = stabilize_video(
         source,
         destination,
-        checkpoint=checkpoint,
+        checkpoint=untrained,
         crop=settings.get("crop", Crop("auto", 0.25)),
         strength=settings.get("strength", 1.0),
         encoding=Encoding(crf=12, preset="veryfast"),
@@ -122,10 +107,10 @@ def shakiest(raw: Path) -> Path:
 
 
 def test_a_shaky_file_comes_out_steadier_without_borders(
-    tiny_raw: Path, checkpoint: Checkpoint, tmp_path: Path
+    tiny_raw: Path, untrained: Checkpoint, tmp_path: Path
 ) -> None:
     source = shakiest(tiny_raw)
-    done, phases = stabilize(source, tmp_path / "out.mp4", checkpoint)
+    done, phases = stabilize(source, tmp_path / "out.mp4", untrained)
     assert phases == {"analyze": 40, "render": 40}
     assert done.num_frames == 40
     before, after = video.probe(source), video.probe(tmp_path / "out.mp4")
@@ -144,21 +129,21 @@ def test_a_shaky_file_comes_out_steadier_without_borders(
     assert jitter[1] < 0.5 * jitter[0]
 
 
-def test_crop_is_as_asked(tiny_raw: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_crop_is_as_asked(tiny_raw: Path, untrained: Checkpoint, tmp_path: Path) -> None:
     source = shakiest(tiny_raw)
-    auto, _ = stabilize(source, tmp_path / "a.mp4", checkpoint, crop=Crop("auto", 0.05))
+    auto, _ = stabilize(source, tmp_path / "a.mp4", untrained, crop=Crop("auto", 0.05))
     assert 0.95 - 1e-9 <= auto.zoom <= 1
-    fixed, _ = stabilize(source, tmp_path / "b.mp4", checkpoint, crop=Crop("fixed", 0.2))
+    fixed, _ = stabilize(source, tmp_path / "b.mp4", untrained, crop=Crop("fixed", 0.2))
     assert fixed.zoom == pytest.approx(0.8)
-    none, _ = stabilize(source, tmp_path / "c.mp4", checkpoint, crop=Crop("none", 0.0))
+    none, _ = stabilize(source, tmp_path / "c.mp4", untrained, crop=Crop("none", 0.0))
     assert none.zoom == 1
 
 
 def test_strength_zero_gives_the_video_back(
-    tiny_raw: Path, checkpoint: Checkpoint, tmp_path: Path
+    tiny_raw: Path, untrained: Checkpoint, tmp_path: Path
 ) -> None:
     source = shakiest(tiny_raw)
-    done, _ = stabilize(source, tmp_path / "out.mp4", checkpoint, strength=0.0)
+    done, _ = stabilize(source, tmp_path / "out.mp4", untrained, strength=0.0)
     assert done.zoom == 1
     for before, after in zip(
         video.read_frames(source), video.read_frames(tmp_path / "out.mp4"), strict=True
@@ -166,14 +151,14 @@ def test_strength_zero_gives_the_video_back(
         assert np.abs(before.astype(int) - after).mean() < 4
 
 
-def test_streamed_motion_is_that_of_the_whole_clip(tiny_raw: Path, checkpoint: Checkpoint) -> None:
+def test_streamed_motion_is_that_of_the_whole_clip(tiny_raw: Path, untrained: Checkpoint) -> None:
     # Windows see a few frames of context; group norm over another window changes a little.
     source = shakiest(tiny_raw)
-    params = checkpoint.params
+    params = untrained.params
     found = {
         length: estimate_motion(
             video.read_frames(source),
-            checkpoint.build_generator(),
+            untrained.build_generator(),
             aspect=1.5,
             flow_params=params.flow,
             clip_length=length,
@@ -184,9 +169,9 @@ def test_streamed_motion_is_that_of_the_whole_clip(tiny_raw: Path, checkpoint: C
     np.testing.assert_allclose(found[12][1:], found[40][1:], atol=2e-3)
 
 
-def test_weights_of_the_fc_head_are_refused(tiny_raw: Path, checkpoint: Checkpoint) -> None:
-    model = checkpoint.params.model.model_copy(update={"head": "fc"})
-    params = checkpoint.params.model_copy(update={"model": model})
-    other = dataclasses.replace(checkpoint, params=params)
+def test_weights_of_the_fc_head_are_refused(tiny_raw: Path, untrained: Checkpoint) -> None:
+    model = untrained.params.model.model_copy(update={"head": "fc"})
+    params = untrained.params.model_copy(update={"model": model})
+    other = dataclasses.replace(untrained, params=params)
     with pytest.raises(CheckpointError, match="use head: motion"):
         stabilize(shakiest(tiny_raw), tiny_raw / "x.mp4", other)

@@ -1,26 +1,19 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from deepstab import weights
-from deepstab.config import Params
 from deepstab.errors import CheckpointError
-from deepstab.models.generator import StabGenerator
 from deepstab.training.checkpoints import Checkpoint
 
 
 @pytest.fixture
-def checkpoint(tiny_params: Params) -> Checkpoint:
-    return Checkpoint(
-        params=tiny_params,
-        manifest_digest="digest",
-        run_id="run",
-        epoch=3,
-        validation={"psnr": 30.0},
-        generator=StabGenerator(tiny_params.model).state_dict(),
-        discriminator={},
+def checkpoint(untrained: Checkpoint) -> Checkpoint:
+    return dataclasses.replace(
+        untrained, manifest_digest="digest", run_id="run", epoch=3, validation={"psnr": 30.0}
     )
 
 
@@ -33,7 +26,7 @@ def exported(checkpoint: Checkpoint, tmp_path: Path) -> Path:
 
 def test_exported_weights_come_back_as_they_were(exported: Path, checkpoint: Checkpoint) -> None:
     found = weights.load_weights(str(exported))
-    assert found.params == checkpoint.params
+    assert (found.params, found.made_with) == (checkpoint.params, checkpoint.made_with)
     assert (found.manifest_digest, found.run_id, found.epoch) == ("digest", "run", 3)
     assert found.validation == {"psnr": 30.0}
     assert found.weights_sha256() == checkpoint.weights_sha256()
@@ -53,6 +46,17 @@ def test_damaged_or_missing_shipped_weights_are_never_used(
     exported.unlink()
     with pytest.raises(CheckpointError, match="missing"):
         weights.load_weights(None)
+
+
+def test_weights_outlive_parameters_that_have_nothing_to_do_with_them(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    made_with = {**checkpoint.made_with, "train": {"gone": 1}, "new": {}}
+    path = tmp_path / "w.safetensors"
+    weights.export_weights(dataclasses.replace(checkpoint, made_with=made_with), path)
+    found = weights.load_weights(str(path))
+    assert found.params == checkpoint.params
+    assert found.made_with == made_with
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no weights at all"])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepstab.config import Params, parse_params
+from deepstab.config import NetworkParams, parse_network_params
 from deepstab.errors import CheckpointError
 from deepstab.models.generator import StabGenerator
 
@@ -21,10 +21,12 @@ _FORMAT = 1
 class Checkpoint:
     """Weights of both networks, the parameters and data that made them, and the figures reached.
 
-    `flow_size` is (height, width) of the frames and flow the network was trained on.
+    `params` is what using the network takes; `made_with` the whole params.yaml of its training, as
+    it was then.
     """
 
-    params: Params
+    params: NetworkParams
+    made_with: dict[str, Any]
     manifest_digest: str
     run_id: str
     epoch: int
@@ -61,7 +63,7 @@ class Checkpoint:
         """Plain containers and tensors, loadable with `weights_only=True`."""
         return {
             "format": _FORMAT,
-            "params": self.params.model_dump(mode="json"),
+            "params": self.made_with,
             "manifest_digest": self.manifest_digest,
             "run_id": self.run_id,
             "epoch": self.epoch,
@@ -81,7 +83,9 @@ class Checkpoint:
             if tree["format"] != _FORMAT:
                 raise CheckpointError(f"{origin}: format {tree['format']}, expected {_FORMAT}")
             rest = {key: value for key, value in tree.items() if key not in ("format", "params")}
-            return cls(params=parse_params(tree["params"], origin=origin), **rest)
+            made_with = tree["params"]
+            params = parse_network_params(made_with, origin=origin)
+            return cls(params=params, made_with=made_with, **rest)
         except (KeyError, TypeError):
             raise CheckpointError(
                 f"{origin}: not a DeepStab-GAN checkpoint; name a best_stab_gan.pth"

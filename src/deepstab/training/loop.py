@@ -223,7 +223,8 @@ def _checkpoint(
         )
     )
     return Checkpoint(
-        params=params,
+        params=params.network,
+        made_with=params.model_dump(mode="json"),
         manifest_digest=index.manifest_digest,
         run_id=tracker.run_id,
         epoch=epoch,
