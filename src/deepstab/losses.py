@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from deepstab import geometry
 from deepstab.config import LossParams
 from deepstab.data.clips import Clip
+from deepstab.evidence import texture
 from deepstab.trajectory import second_difference
 
 _PERCENT = 100.0
@@ -23,9 +24,6 @@ _PERCENT = 100.0
 _TRACK_GRID = 10
 _TRACK_EXTENT = 0.85
 _CHARBONNIER_EPS = 0.1
-_TEXTURE_WINDOW = 5
-# Smaller eigenvalue of the structure tensor, RGB in [0, 1], at which a point counts half.
-_TEXTURE_HALF = 1e-4
 
 
 @dataclass(frozen=True)
@@ -116,8 +114,8 @@ def path_smoothness(theta: Tensor, clip: Clip) -> Tensor:
     axis = torch.linspace(-_TRACK_EXTENT, _TRACK_EXTENT, _TRACK_GRID, device=theta.device)
     points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1).flatten(0, 1)
     in_frame = geometry.apply(theta, points)
-    texture = texture_weight(clip["unstable"])
-    sampled = _sample(torch.cat([flow, texture], dim=1), in_frame)
+    seen = texture(clip["unstable"])
+    sampled = _sample(torch.cat([flow, seen], dim=1), in_frame)
     to_normalized = flow.new_tensor([2 / width, 2 / height])
     carried = in_frame + sampled[..., :2] * to_normalized
     before = geometry.apply(geometry.invert(theta[:, :-1]), carried[:, 1:])
@@ -127,29 +125,6 @@ def path_smoothness(theta: Tensor, clip: Clip) -> Tensor:
     squared = acceleration.square().sum(dim=-1)
     penalty = (squared + _CHARBONNIER_EPS**2).sqrt() - _CHARBONNIER_EPS
     return (weight * penalty).sum() / weight.sum().clamp(min=1e-6)
-
-
-def texture_weight(rgb: Tensor) -> Tensor:
-    """How far a point's motion can be seen, in [0, 1): from the structure tensor.
-
-    Args:
-        rgb: (batch, 3, time, height, width) in [0, 1].
-
-    Returns:
-        (batch, 1, time, height, width): smaller eigenvalue over itself plus a constant.
-
-    Source: J. Shi and C. Tomasi, Good features to track, CVPR 1994.
-    """
-    gray = rgb.mean(dim=1, keepdim=True)
-    dx = F.pad(gray[..., :, 2:] - gray[..., :, :-2], (1, 1)) / 2
-    dy = F.pad(gray[..., 2:, :] - gray[..., :-2, :], (0, 0, 1, 1)) / 2
-    products = torch.cat([dx * dx, dy * dy, dx * dy], dim=1)
-    pad = _TEXTURE_WINDOW // 2
-    window = (1, _TEXTURE_WINDOW, _TEXTURE_WINDOW)
-    xx, yy, xy = F.avg_pool3d(products, window, stride=1, padding=(0, pad, pad)).split(1, dim=1)
-    smaller = (xx + yy) / 2 - (((xx - yy) / 2).square() + xy.square() + 1e-12).sqrt()
-    smaller = smaller.clamp(min=0)
-    return smaller / (smaller + _TEXTURE_HALF)
 
 
 def correction_size(theta: Tensor, aspect: Tensor) -> Tensor:

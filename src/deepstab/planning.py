@@ -1,4 +1,4 @@
-"""The corrections of a whole video: its camera path smoothed as far as the crop allows.
+"""The corrections of a whole video: the smoothest camera path that the crop allows.
 
 Convention: similarities p -> a p + b are pairs of complex numbers in isotropic coordinates
 (x + iy, see `deepstab.geometry`); a correction maps the stabilized frame to the frame as filmed.
@@ -10,18 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import clarabel
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
 
-# How far the smoothing yields, per round, where a correction would leave the frame.
-_YIELD = 0.85
-_ROUNDS = 80
-_MIN_SIGMA = 0.3
-# Frames smoothed at once: bounds the memory, whatever the length of the video.
-_CHUNK = 4096
+# Share of the room that roll may use up; zoom as much; what is left is for the translation.
+_TURN_SHARE = 0.35
+# Shorter scenes have no acceleration to take out.
+_MIN_FRAMES = 3
+# Keeps the solver's last digits inside the limits.
+_INSIDE = 1 - 1e-6
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,12 @@ class Plan:
     """Corrections of a video, each p -> turn p + shift, and the zoom that hides the borders.
 
     `turn` and `shift` are (num_frames,) complex; `zoom` is the scale, at most 1, of the part of
-    the frame that is shown; `sigma` (num_frames,) is the smoothing each frame got, frames.
+    the frame that is shown.
     """
 
     turn: Complexes
     shift: Complexes
     zoom: float
-    sigma: Floats
 
     def thetas(self, aspect: float) -> Floats:
         """Thetas (num_frames, 2, 3), zoom included; aspect is width / height."""
@@ -51,17 +52,18 @@ class Plan:
 
 
 def plan_corrections(
-    motion: Floats, *, aspect: float, sigma: float, least_visible: float, cuts: list[int]
+    motion: Floats, *, aspect: float, period: float, least_visible: float, cuts: list[int]
 ) -> Plan:
-    """Smooth a camera path so far that at least a given part of every frame stays visible.
+    """Take out of a camera path what is faster than a period, as far as the frame allows.
 
-    Every frame starts with the same smoothing; where a correction would show what was not filmed,
-    smoothing yields there and, gradually, around it. Scenes are smoothed apart.
+    Where a correction would show what was not filmed, the path follows the camera just so far that
+    it does not. Scenes are planned apart.
 
     Args:
         motion: (num_frames, 4), of each frame to the previous; the first of a scene is ignored.
         aspect: width / height of the video.
-        sigma: of the Gaussian, frames; 0 changes nothing.
+        period: movements of this period, frames, are halved; slower ones are kept, faster ones
+            taken out; 0 changes nothing.
         least_visible: side of the visible part over the frame's, in (0, 1].
         cuts: first frames of the scenes after the first, ascending.
 
@@ -70,66 +72,53 @@ def plan_corrections(
     """
     bounds = [0, *cuts, len(motion)]
     parts = [
-        _plan_scene(motion[first:last], aspect, sigma, least_visible)
+        _plan_scene(motion[first:last], aspect, period, least_visible)
         for first, last in pairwise(bounds)
     ]
-    turn, shift, sigmas = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Plan(turn, shift, float(visible_part(turn, shift, aspect).min()), sigmas)
+    turn, shift = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Plan(turn, shift, float(visible_part(turn, shift, aspect).min()))
 
 
-def smooth(signal: Floats, sigma: Floats) -> Floats:
-    """Gaussian-weighted local linear regression with a width of its own at every frame.
+def excess(path: Floats, axes: Floats, limits: Floats, *, period: float) -> Floats:
+    """What to take away from a path to make it smooth, within limits.
+
+    Of all r with |axes_t r_t| <= limits_t it is the one that makes
+    sum |second difference of (path - r)|^2 + w^4 sum |r|^2 least, w = 2 pi / period: without
+    limits a zero-phase low-pass of the path, 1 / (1 + (frequency / w)^4).
 
     Args:
-        signal: (num_frames, channels).
-        sigma: (num_frames,), frames.
+        path: (num_frames, 2).
+        axes: (num_frames, 2, 2), of full rank.
+        limits: (num_frames, 2), positive.
+        period: frames.
 
     Returns:
-        (num_frames, channels). Straight lines are kept up to both ends.
+        (num_frames, 2).
 
-    Source: as `deepstab.trajectory.smoothing_matrix`.
+    Source: the idea of M. Grundmann et al., Auto-directed video stabilization with robust L1
+        optimal camera paths, CVPR 2011, with squares instead of absolute values.
     """
-    num_frames = len(signal)
-    reach = min(int(np.ceil(3 * sigma.max())) + 1, num_frames - 1)
-    offset = np.arange(-reach, reach + 1)
-    padded = np.pad(signal, ((reach, reach), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0)
-    smoothed = np.empty_like(signal)
-    for first in range(0, num_frames, _CHUNK):
-        frames = np.arange(first, min(first + _CHUNK, num_frames))
-        weight = np.exp(-0.5 * (offset / sigma[frames, None]) ** 2)
-        source = frames[:, None] + offset
-        weight *= (source >= 0) & (source < num_frames)
-        s0, s1, s2 = ((weight * offset**power).sum(axis=1, keepdims=True) for power in (0, 1, 2))
-        spread = s0 * s2 - s1**2
-        kernel = np.where(
-            spread > 1e-9, weight * (s2 - s1 * offset) / np.maximum(spread, 1e-9), weight / s0
-        )
-        smoothed[frames] = np.einsum("fw,fcw->fc", kernel, windows[frames])
-    return smoothed
-
-
-def corrections(motion: Floats, sigma: Floats) -> tuple[Complexes, Complexes]:
-    """The corrections (turn, shift) that smooth a path.
-
-    Angles and scales are summed and smoothed first; the shifts are then summed in the axes of the
-    stabilized camera, so that roll jitter does not leak into the translation.
-
-    Args:
-        motion: (num_frames, 4) of one scene.
-        sigma: (num_frames,), frames.
-    """
-    if len(motion) == 1:
-        return np.ones(1, np.complex128), np.zeros(1, np.complex128)
-    motion = np.concatenate([np.zeros((1, 4)), motion[1:]])
-    turned = np.cumsum(motion[:, 2:], axis=0)
-    excess = turned - smooth(turned, sigma)
-    turn = np.exp(-(excess[:, 1] + 1j * excess[:, 0]))
-    steps = (motion[:, 0] + 1j * motion[:, 1]) / np.concatenate([[1], turn[:-1]])
-    position = np.cumsum(steps)
-    path = np.stack([position.real, position.imag], axis=1)
-    left = path - smooth(path, sigma)
-    return turn, -turn * (left[:, 0] + 1j * left[:, 1])
+    num_frames = len(path)
+    unit = limits.mean()  # The solver's tolerances are for numbers around 1.
+    second_difference = sparse.diags_array(
+        [1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(num_frames - 2, num_frames)
+    )
+    bending = sparse.kron(second_difference.T @ second_difference, sparse.eye_array(2))
+    staying = (2 * np.pi / period) ** 4 * sparse.eye_array(2 * num_frames)
+    inside = sparse.block_diag(list(axes))
+    settings = clarabel.DefaultSettings()
+    settings.verbose = False
+    bounds = np.tile(_INSIDE * limits.ravel() / unit, 2)
+    found = clarabel.DefaultSolver(
+        sparse.triu(bending + staying, format="csc"),
+        -(bending @ (path.ravel() / unit)),
+        sparse.vstack([inside, -inside], format="csc"),
+        bounds,
+        [clarabel.NonnegativeConeT(len(bounds))],
+        settings,
+    ).solve()
+    assert str(found.status) in ("Solved", "AlmostSolved"), found.status
+    return unit * np.reshape(found.x, (num_frames, 2))
 
 
 def visible_part(turn: Complexes, shift: Complexes, aspect: float) -> Floats:
@@ -173,38 +162,31 @@ def path_px(motion: Floats, *, cuts: list[int], aspect: float) -> Floats:
 
 
 def _plan_scene(
-    motion: Floats, aspect: float, sigma: float, least_visible: float
-) -> tuple[Complexes, Complexes, Floats]:
+    motion: Floats, aspect: float, period: float, least_visible: float
+) -> tuple[Complexes, Complexes]:
+    """Roll and zoom first; the shifts then in the axes of the stabilized camera, so that roll
+    jitter does not leak into the translation."""
     num_frames = len(motion)
-    # Beyond a scene's length a wider Gaussian changes nothing but costs time.
-    sigmas = np.full(num_frames, min(sigma, float(num_frames)))
-    if sigma <= _MIN_SIGMA:
-        return np.ones(num_frames, complex), np.zeros(num_frames, complex), sigmas
-    for _ in range(_ROUNDS):
-        turn, shift = corrections(motion, sigmas)
-        too_far = visible_part(turn, shift, aspect) < least_visible
-        if not too_far.any():
-            return turn, shift, sigmas
-        sigmas = np.maximum(sigmas * _yielding(too_far, width=sigma), _MIN_SIGMA)
-    # A path that no smoothing brings inside: what is left of each correction is scaled down.
-    share = _largest_share(turn, shift, aspect, least_visible)
-    return turn**share, shift * share, sigmas
-
-
-def _yielding(too_far: NDArray[np.bool_], *, width: float) -> Floats:
-    """Factors (num_frames,) that fall to `_YIELD` at the marked frames, gradually around them."""
-    reach = min(int(3 * width), len(too_far) - 1)
-    bump = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-    padded = np.pad(too_far.astype(float), reach)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
-    nearest: Floats = np.array([(window * bump).max() for window in windows])
-    return _YIELD**nearest
-
-
-def _largest_share(turn: Complexes, shift: Complexes, aspect: float, least_visible: float) -> float:
-    low, high = 0.0, 1.0
-    for _ in range(20):
-        share = (low + high) / 2
-        inside = visible_part(turn**share, shift * share, aspect).min() >= least_visible
-        low, high = (share, high) if inside else (low, share)
-    return low
+    if num_frames < _MIN_FRAMES or period <= 0 or least_visible >= 1:
+        return np.ones(num_frames, complex), np.zeros(num_frames, complex)
+    motion = np.concatenate([np.zeros((1, 4)), motion[1:]])
+    half = np.array([np.sqrt(aspect), 1 / np.sqrt(aspect)])
+    room = _TURN_SHARE * (1 - least_visible)
+    turned = excess(
+        np.cumsum(motion[:, 2:], axis=0),
+        np.broadcast_to(np.eye(2), (num_frames, 2, 2)),
+        np.broadcast_to([room * half.min() / half.max(), room], (num_frames, 2)),
+        period=period,
+    )
+    turn = np.exp(-(turned[:, 1] + 1j * turned[:, 0]))
+    steps = (motion[:, 0] + 1j * motion[:, 1]) / np.concatenate([[1], turn[:-1]])
+    position = np.cumsum(steps)
+    corners = turn[:, None] * (half[0] * np.array([1, -1]) + 1j * half[1])
+    reach = np.stack([np.abs(corners.real).max(axis=1), np.abs(corners.imag).max(axis=1)], axis=1)
+    left = excess(
+        np.stack([position.real, position.imag], axis=1),
+        np.stack([turn.real, -turn.imag, turn.imag, turn.real], axis=1).reshape(-1, 2, 2),
+        half - least_visible * reach,
+        period=period,
+    )
+    return turn, -turn * (left[:, 0] + 1j * left[:, 1])

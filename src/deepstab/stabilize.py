@@ -30,8 +30,10 @@ from deepstab.training.checkpoints import Checkpoint
 
 Image = NDArray[np.uint8]
 
-# Smoothing of strength 1: sigma of the Gaussian over the camera path, seconds.
-SMOOTHING_S = 0.6
+# Of strength 1: movements of this period are halved, slower ones kept; seconds, and at least so
+# many frames where there are few in a second.
+SMOOTHING_S = 2.0
+_SMOOTHING_FRAMES = 60
 _LEAST_VISIBLE_UNCROPPED = 0.75
 # The encoder's early features reach this many frames to either side.
 _CONTEXT_FRAMES = 2
@@ -214,7 +216,7 @@ def stabilize_video(
     plan = plan_corrections(
         motion,
         aspect=aspect,
-        sigma=strength * SMOOTHING_S * float(info.frame_rate),
+        period=strength * max(SMOOTHING_S * float(info.frame_rate), _SMOOTHING_FRAMES),
         least_visible=least_visible,
         cuts=cuts,
     )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from deepstab import losses
 from deepstab.config import Params
 from deepstab.data.clips import Clip
+from deepstab.evidence import texture
 from deepstab.geometry import identity_theta
 from deepstab.losses import GeneratorTerms
 
@@ -59,7 +60,7 @@ def test_flat_regions_do_not_vote() -> None:
     clip = textured_clip(uniform_flow([0, 1, -1, 1]))
     clip["flow"][..., :32] = 0  # a flat sky reports no motion,
     clip["unstable"][..., :32] = 0.5  # and has no texture
-    weight = losses.texture_weight(clip["unstable"])
+    weight = texture(clip["unstable"])
     assert float(weight[..., 5:59, 5:27].max()) < 0.01 < 0.5 < float(weight[..., 5:59, 37:].min())
     found = float(losses.path_smoothness(identity_theta(1, 4), clip))
     assert found == pytest.approx(math.sqrt(6.25**2 + 0.01) - 0.1, rel=0.05)

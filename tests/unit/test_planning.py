@@ -7,15 +7,12 @@ from numpy.typing import NDArray
 
 from deepstab import geometry
 from deepstab.planning import (
-    Plan,
-    corrections,
+    excess,
     path_px,
     plan_corrections,
-    smooth,
     stabilized_motion,
     visible_part,
 )
-from deepstab.trajectory import smoothing_matrix
 
 ASPECT = 16 / 9
 
@@ -30,42 +27,57 @@ def jitter(motion: NDArray[np.float64]) -> float:
     return float(np.sqrt((np.diff(motion[1:, :2], axis=0) ** 2).mean()))
 
 
-def test_smoothing_agrees_with_the_matrix_and_keeps_lines() -> None:
-    signal = np.random.default_rng(0).normal(size=(40, 2))
-    expected = smoothing_matrix(40, 5.0).double().numpy() @ signal
-    # Truncated at three sigma.
-    np.testing.assert_allclose(smooth(signal, np.full(40, 5.0)), expected, atol=0.02)
-    line = np.arange(40.0)[:, None] * [1, -2]
-    np.testing.assert_allclose(smooth(line, np.linspace(0.5, 9, 40)), line, atol=1e-6)
+def bending(path: NDArray[np.float64], taken: NDArray[np.float64], *, period: float) -> float:
+    """What `excess` makes least."""
+    staying = (2 * np.pi / period) ** 4 * (taken**2).sum()
+    return float((np.diff(path - taken, n=2, axis=0) ** 2).sum() + staying)
 
 
-def test_long_paths_are_smoothed_in_chunks_without_seams() -> None:
-    signal = np.cumsum(np.random.default_rng(1).normal(size=(9000, 1)), axis=0)
-    whole = smooth(signal, np.full(9000, 6.0))
-    part = smooth(signal[4000:4200], np.full(200, 6.0))
-    np.testing.assert_allclose(whole[4030:4170], part[30:170], atol=1e-9)
+def axes_of(turn: NDArray[np.float64]) -> NDArray[np.float64]:
+    rows = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    return np.moveaxis(np.array(rows), -1, 0)
 
 
-def test_corrections_take_the_shake_out() -> None:
-    motion = shaky_motion(200, amplitude=0.03)
-    turn, shift = corrections(motion, np.full(200, 12.0))
-    left = stabilized_motion(motion, Plan(turn, shift, 1.0, np.full(200, 12.0)))
-    assert jitter(left) < 0.02 * jitter(motion)
+def test_without_limits_it_is_a_low_pass_that_halves_its_period() -> None:
+    time = np.arange(600.0)
+    for period, kept in ((80, 0.5), (800, 1.0), (8, 0.0)):
+        path = np.stack([np.sin(2 * np.pi * time / period), 0.1 * time], axis=1)
+        taken = excess(path, axes_of(0 * time), np.full((600, 2), 1e3), period=80)
+        middle = slice(200, 400)
+        expected = (1 - kept) * path[middle, 0]
+        np.testing.assert_allclose(taken[middle, 0], expected, atol=2e-3)
+        np.testing.assert_allclose(taken[:, 1], 0, atol=1e-6)  # a line has nothing to take
+
+
+def test_within_limits_it_is_the_smoothest() -> None:
+    random = np.random.default_rng(0)
+    path = np.cumsum(random.normal(size=(120, 2)), axis=0)
+    axes, limits = axes_of(random.uniform(-1, 1, 120)), random.uniform(0.5, 2, (120, 2))
+    taken = excess(path, axes, limits, period=60)
+    share = np.abs(np.einsum("tij,tj->ti", axes, taken)) / limits
+    assert share.max() <= 1
+    assert (share > 0.999).mean() > 0.2  # the limits are felt
+    least = bending(path, taken, period=60)
+    for size in (1e-3, 1e-2, 0.1):
+        for _ in range(20):
+            other = taken + size * random.normal(size=taken.shape)
+            corrected = np.einsum("tij,tj->ti", axes, other)
+            other = np.einsum("tji,tj->ti", axes, np.clip(corrected, -limits, limits))
+            assert bending(path, other, period=60) > least * (1 - 1e-6)
 
 
 def test_shake_is_taken_out_of_a_turning_camera_too() -> None:
-    motion = shaky_motion(200, amplitude=0.03)
+    motion = shaky_motion(200, amplitude=0.01)
     motion[:, 2] += 0.02  # a steady roll of more than a full half turn
-    turn, shift = corrections(motion, np.full(200, 12.0))
-    left = stabilized_motion(motion, Plan(turn, shift, 1.0, np.full(200, 12.0)))
-    assert jitter(left) < 0.05 * jitter(motion)
+    plan = plan_corrections(motion, aspect=ASPECT, period=60, least_visible=0.5, cuts=[])
+    assert jitter(stabilized_motion(motion, plan)) < 0.05 * jitter(motion)
 
 
 @pytest.mark.parametrize("least_visible", [0.9, 0.95, 0.99])
 def test_what_stays_visible_is_kept(least_visible: float) -> None:
     motion = shaky_motion(150, amplitude=0.05)
     motion[70:90, 0] += 0.15  # a fast pan
-    plan = plan_corrections(motion, aspect=ASPECT, sigma=20, least_visible=least_visible, cuts=[])
+    plan = plan_corrections(motion, aspect=ASPECT, period=60, least_visible=least_visible, cuts=[])
     assert plan.zoom >= least_visible - 1e-9
     thetas = torch.from_numpy(plan.thetas(ASPECT))
     corners = torch.tensor([[-1.0, -1], [1, -1], [-1, 1], [1, 1]], dtype=torch.float64)
@@ -75,7 +87,7 @@ def test_what_stays_visible_is_kept(least_visible: float) -> None:
 def test_a_steady_pan_needs_no_crop() -> None:
     motion = np.zeros((100, 4))
     motion[:, 0] = 0.05
-    plan = plan_corrections(motion, aspect=ASPECT, sigma=20, least_visible=0.8, cuts=[])
+    plan = plan_corrections(motion, aspect=ASPECT, period=60, least_visible=0.8, cuts=[])
     assert plan.zoom == pytest.approx(1, abs=1e-9)
     np.testing.assert_allclose(
         plan.thetas(ASPECT), np.broadcast_to(np.eye(2, 3), (100, 2, 3)), atol=1e-9
@@ -86,7 +98,7 @@ def test_scenes_do_not_touch_each_other() -> None:
     first, second = shaky_motion(80, amplitude=0.02), shaky_motion(60, amplitude=0.02, seed=5)
     both = np.concatenate([first, second])
     both[80] = 3.0  # what the estimate says across a cut is nonsense
-    settings = {"aspect": ASPECT, "sigma": 10.0, "least_visible": 0.7}
+    settings = {"aspect": ASPECT, "period": 40.0, "least_visible": 0.7}
     plan = plan_corrections(both, cuts=[80], **settings)
     alone = plan_corrections(first, cuts=[], **settings)
     np.testing.assert_allclose(plan.shift[:80], alone.shift)
@@ -95,8 +107,8 @@ def test_scenes_do_not_touch_each_other() -> None:
 
 def test_strength_zero_and_single_frames_change_nothing() -> None:
     motion = shaky_motion(30, amplitude=0.05)
-    for moves, sigma in ((motion, 0.0), (motion[:1], 20.0), (motion[:2], 20.0)):
-        plan = plan_corrections(moves, aspect=ASPECT, sigma=sigma, least_visible=0.8, cuts=[])
+    for moves, period in ((motion, 0.0), (motion[:1], 20.0), (motion[:2], 20.0)):
+        plan = plan_corrections(moves, aspect=ASPECT, period=period, least_visible=0.8, cuts=[])
         np.testing.assert_allclose(np.abs(plan.shift), 0, atol=1e-9)
 
 

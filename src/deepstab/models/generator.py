@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepstab.config import ModelParams
+from deepstab.evidence import agreement, texture
 from deepstab.geometry import (
     cell_centers,
     identity_theta,
@@ -27,6 +28,8 @@ _FLOW_GAIN = 10.0
 # Cells vote on the motion at a quarter of the frame size.
 _CELL_PX = 4
 _MIN_CONFIDENCE = 1e-4
+# Share of its evidence that a cell keeps where nothing is to be seen: some motion is always found.
+_MIN_EVIDENCE = 2e-3
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,10 @@ class Encoder(nn.Module):
 class MotionHead(nn.Module):
     """Attention-weighted least squares on the flow, then a learned smoother of the path.
 
-    1. Early features give every cell of every frame a positive confidence.
-    2. Confidence-weighted least squares, robustly reweighted, gives the similarity motion.
+    1. Early features give every cell of every frame a positive confidence, on top of the evidence:
+       its texture, and how well its flow explains the frame.
+    2. Confidence-weighted least squares, robustly reweighted from coarse to fine, gives the
+       similarity motion.
     3. Its accumulation is the camera path; a matrix over time, initialized as "path minus its
        Gaussian smoothing" and gated by the late features, gives the residual to take away.
     """
@@ -102,25 +107,30 @@ class MotionHead(nn.Module):
         nn.init.zeros_(self.gate.bias)  # type: ignore[arg-type]
         self.register_buffer("detrend", straight_line_projector(length), persistent=False)
 
-    def forward(self, early: Tensor, late: Tensor, flow: Tensor, aspect: Tensor) -> Correction:
+    def forward(
+        self, early: Tensor, late: Tensor, flow: Tensor, evidence: Tensor, aspect: Tensor
+    ) -> Correction:
         """Thetas, motion and confidence of a clip.
 
         Args:
             early: (batch, channel, time, height / 4, width / 4).
             late: (batch, channel, time, height / 16, width / 16).
             flow: (batch, 2, time, height, width), isotropic units.
+            evidence: (batch, time, height / 4, width / 4), in (0, 1].
             aspect: (batch,).
         """
-        motion, confidence = self.estimate_motion(early, flow, aspect)
+        motion, confidence = self.estimate_motion(early, flow, evidence, aspect)
         path = accumulate(motion)
         residual = self.filter_path(path, gate=self.gate(late.mean(dim=(3, 4))))
         return Correction(
             similarity_to_theta(correction(path, residual), aspect), motion, confidence
         )
 
-    def estimate_motion(self, early: Tensor, flow: Tensor, aspect: Tensor) -> tuple[Tensor, Tensor]:
+    def estimate_motion(
+        self, early: Tensor, flow: Tensor, evidence: Tensor, aspect: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Motion (batch, time, 4) and confidence; arguments as for `forward`."""
-        confidence = F.softplus(self.attention(early))[:, 0] + _MIN_CONFIDENCE
+        confidence = evidence * (F.softplus(self.attention(early))[:, 0] + _MIN_CONFIDENCE)
         displacement = F.avg_pool3d(flow, (1, _CELL_PX, _CELL_PX)).permute(0, 2, 3, 4, 1)
         rows, columns = confidence.shape[-2:]
         scale = isotropic_scale(aspect)[:, None, None, None]
@@ -195,7 +205,10 @@ class StabGenerator(nn.Module):
             return self.head(late)
         # The least squares and the path need single precision.
         with torch.autocast(rgb.device.type, enabled=False):
-            return self.head(early.float(), late.float(), isotropic_flow.float(), aspect)
+            return self.head(
+                *(early.float(), late.float(), isotropic_flow.float()),
+                *(_cell_evidence(rgb.float(), flow.float()), aspect),
+            )
 
     def estimate_motion(self, rgb: Tensor, flow: Tensor, aspect: Tensor) -> Tensor:
         """The camera's motion (batch, time, 4) alone, at half the cost; arguments as `forward`.
@@ -206,7 +219,8 @@ class StabGenerator(nn.Module):
         if not isinstance(self.head, MotionHead):
             raise ValueError("the fc head gives thetas, not motion; use model.head: motion")
         clip, isotropic_flow = _encoder_input(rgb, flow, aspect)
-        return self.head.estimate_motion(self.encoder.early(clip), isotropic_flow, aspect)[0]
+        early, evidence = self.encoder.early(clip), _cell_evidence(rgb, flow)
+        return self.head.estimate_motion(early, isotropic_flow, evidence, aspect)[0]
 
 
 def _encoder_input(rgb: Tensor, flow: Tensor, aspect: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,6 +229,12 @@ def _encoder_input(rgb: Tensor, flow: Tensor, aspect: Tensor) -> tuple[Tensor, T
     to_normalized = flow.new_tensor([2 / width, 2 / height])
     isotropic_flow = flow * (isotropic_scale(aspect) * to_normalized)[:, :, None, None, None]
     return torch.cat([2 * rgb - 1, _FLOW_GAIN * isotropic_flow], dim=1), isotropic_flow
+
+
+def _cell_evidence(rgb: Tensor, flow: Tensor) -> Tensor:
+    """Evidence (batch, time, height / 4, width / 4) that the flow of a cell is the scene's."""
+    evidence = texture(rgb) * agreement(rgb, flow)
+    return F.avg_pool3d(evidence, (1, _CELL_PX, _CELL_PX))[:, 0] + _MIN_EVIDENCE
 
 
 def fit_similarity(
