@@ -13,7 +13,7 @@ import numpy as np
 from deepstab.config import load_params
 from deepstab.data import video
 from deepstab.data.clips import read_clip
-from deepstab.data.flow import farneback, resize_frames
+from deepstab.data.flow import farneback
 from deepstab.data.manifest import Manifest
 from deepstab.data.shards import ShardIndex, ShardReader
 from deepstab.data.sources import MANIFEST_NAME
@@ -27,7 +27,7 @@ def main() -> None:
     manifest = Manifest.load(Path("data/raw") / MANIFEST_NAME)
     reader = ShardReader(index)
     length = params.model.clip_length
-    size = {"width": params.flow.width, "height": params.flow.height}
+    size = (params.flow.width, params.flow.height)
     cached, computed = [], []
     for pair, entry in list(zip(manifest.pairs, index.pairs, strict=True))[:CLIPS]:
         start = time.perf_counter()
@@ -35,8 +35,7 @@ def main() -> None:
         cached.append(time.perf_counter() - start)
         start = time.perf_counter()
         for path, with_flow in ((pair.unstable.path, True), (pair.stable.path, False)):
-            frames = islice(video.read_frames(Path("data/raw") / path), length)
-            resized = list(resize_frames(frames, **size))
+            resized = list(islice(video.read_frames(Path("data/raw") / path, size=size), length))
             if with_flow:
                 list(farneback(resized, params.flow))
         computed.append(time.perf_counter() - start)

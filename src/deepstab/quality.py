@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from deepstab.baselines import gaussian_path_corrections, smallest_zoom, vidstab, warp_frames
 from deepstab.data.clips import flow_to_tensor, rgb_to_tensor
-from deepstab.data.flow import farneback, resize_frames
+from deepstab.data.flow import farneback
 from deepstab.data.video import count_frames, probe, read_frames, rewrite_video, write_video
 from deepstab.errors import DataError, DeepStabError, VideoError
 from deepstab.geometry import theta_to_pixels
@@ -314,9 +314,7 @@ def _regressed_corrections(source: Path, checkpoint: Checkpoint) -> NDArray[np.f
     All frames are held at the network's size: good for clips, not for films.
     """
     info, params = probe(source), checkpoint.params
-    small = list(
-        resize_frames(read_frames(source), width=params.flow.width, height=params.flow.height)
-    )
+    small = list(read_frames(source, size=(params.flow.width, params.flow.height)))
     rgb = rgb_to_tensor(np.stack(small))
     flow = flow_to_tensor(np.stack(list(farneback(small, params.flow))))
     thetas = estimate_thetas(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import tee
 from pathlib import Path
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from deepstab.config import FlowParams
 from deepstab.data import video
+from deepstab.data.channel import ahead
 from deepstab.data.clips import flow_to_tensor, rgb_to_tensor
-from deepstab.data.flow import farneback, resize_frames
+from deepstab.data.flow import farneback
 from deepstab.data.remux import rewrite_video
 from deepstab.data.scenes import find_cuts, unexplained
 from deepstab.errors import CheckpointError
@@ -97,7 +99,7 @@ def estimate_motion(
     """The camera's motion over a whole video, streaming, and where its scenes begin.
 
     Args:
-        frames: (height, width, 3) uint8 RGB.
+        frames: (height, width, 3) uint8 RGB, of the network's size.
         generator: with the motion head, in evaluation mode.
         aspect: width / height.
         flow_params: of the network's training.
@@ -106,7 +108,7 @@ def estimate_motion(
     Returns:
         (num_frames, 4), see `deepstab.trajectory`; and the first frames of later scenes.
     """
-    small, again = tee(resize_frames(frames, width=flow_params.width, height=flow_params.height))
+    small, again = tee(frames)
     motions: list[NDArray[np.float32]] = []
     errors: list[tuple[float, float]] = []
     rgb: list[Image] = []
@@ -205,13 +207,15 @@ def stabilize_video(
         raise CheckpointError(
             f"weights of a {model.head} head cannot stabilize whole videos; use head: motion"
         )
-    motion, cuts = estimate_motion(
-        _counted(video.read_frames(source), lambda: on_frame("analyze")),
-        checkpoint.build_generator(),
-        aspect=aspect,
-        flow_params=flow_params,
-        clip_length=model.clip_length,
-    )
+    size = (flow_params.width, flow_params.height)
+    with closing(ahead(video.read_frames(source, size=size))) as small:
+        motion, cuts = estimate_motion(
+            _counted(small, lambda: on_frame("analyze")),
+            checkpoint.build_generator(),
+            aspect=aspect,
+            flow_params=flow_params,
+            clip_length=model.clip_length,
+        )
     least_visible = 1 - crop.fraction if crop.mode != "none" else _LEAST_VISIBLE_UNCROPPED
     plan = plan_corrections(
         motion,

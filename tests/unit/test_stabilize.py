@@ -157,7 +157,7 @@ def test_streamed_motion_is_that_of_the_whole_clip(tiny_raw: Path, untrained: Ch
     params = untrained.params
     found = {
         length: estimate_motion(
-            video.read_frames(source),
+            video.read_frames(source, size=(params.flow.width, params.flow.height)),
             untrained.build_generator(),
             aspect=1.5,
             flow_params=params.flow,

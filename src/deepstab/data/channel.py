@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from threading import Condition
+from collections.abc import Generator, Iterator
+from threading import Condition, Thread
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+
+# Items made ahead: enough to even out.
+_AHEAD = 8
 
 
 class ClosedError(Exception):
@@ -85,3 +88,37 @@ class Channel(Generic[Item]):
                 item = self._items.popleft()
                 self._changed.notify_all()
             yield item
+
+
+def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
+    """Make items in a thread of their own, a few ahead of who takes them.
+
+    Args:
+        items: iterated, and closed, in that thread.
+
+    Yields:
+        The same items; an error among them is raised in its place.
+    """
+    channel: Channel[Item] = Channel(_AHEAD)
+
+    def send() -> None:
+        try:
+            for item in items:
+                channel.put(item)
+        except ClosedError:
+            pass  # Nobody wants more.
+        except BaseException as error:
+            channel.close(error)
+        else:
+            channel.close()
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+
+    thread = Thread(target=send, name="deepstab-ahead")
+    thread.start()
+    try:
+        yield from channel
+    finally:
+        channel.cancel()
+        thread.join()

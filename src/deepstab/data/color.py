@@ -101,30 +101,38 @@ def tags_of(frame: av.VideoFrame, codec_name: str) -> ColorTags:
     )
 
 
-def to_rgb(frame: av.VideoFrame, tags: ColorTags) -> Frame:
+def to_rgb(frame: av.VideoFrame, tags: ColorTags, size: tuple[int, int] | None = None) -> Frame:
     """Convert a decoded frame to RGB.
 
     Args:
         frame: a decoded frame of any pixel format; more than 8 bits are rounded to 8.
         tags: how its samples are meant.
+        size: (width, height) to resize to, px; planes are resized before they are converted,
+            which for a small picture is most of the work saved. None keeps the size.
 
     Returns:
         (height, width, 3) uint8 RGB, contiguous, not shared with `frame`.
     """
     if _holds_rgb(frame):
-        return np.array(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+        rgb = np.array(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+        return rgb if size is None else _resize(rgb, size)
     planar = _as_planar_8bit(frame)
     luma = _plane(planar, 0)
     height, width = luma.shape
     matrix, is_full_range = _effective(tags, height)
+    if size is not None:
+        luma = _resize(luma, size)
     if len(planar.planes) < 3:
         gray = luma if is_full_range else cv2.LUT(luma, _limited_to_full())
         return np.asarray(cv2.merge([gray, gray, gray]), dtype=np.uint8)
-    blue = _replicate(_plane(planar, 1), height, width)
-    red = _replicate(_plane(planar, 2), height, width)
+    blue, red = (
+        _replicate(_plane(planar, index), height, width)
+        if size is None
+        else _resize(_plane(planar, index), size)
+        for index in (1, 2)
+    )
     _, to_rgb_matrix = _matrices(matrix, is_full_range)
-    rgb = cv2.transform(cv2.merge([luma, blue, red]), to_rgb_matrix)
-    return np.asarray(rgb, dtype=np.uint8)
+    return np.asarray(cv2.transform(cv2.merge([luma, blue, red]), to_rgb_matrix), dtype=np.uint8)
 
 
 def to_yuv(rgb: Frame, tags: ColorTags, pixel_format: str) -> av.VideoFrame:
@@ -180,6 +188,13 @@ def _plane(frame: av.VideoFrame, index: int) -> Frame:
     plane = frame.planes[index]
     rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, abs(plane.line_size))
     return rows[: plane.height, : plane.width]
+
+
+def _resize(image: Frame, size: tuple[int, int]) -> Frame:
+    """Resize to (width, height), by area when shrinking, so that nothing aliases."""
+    shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
 
 
 def _replicate(chroma: Frame, height: int, width: int) -> Frame:

@@ -180,13 +180,13 @@ class VideoReader:
         except ValueError as error:
             raise VideoError(f"video {self.path}: {error}") from None
 
-    def to_rgb(self, frame: DecodedFrame) -> color.Frame:
-        """Convert a frame to (height, width, 3) uint8 RGB.
+    def to_rgb(self, frame: DecodedFrame, size: tuple[int, int] | None = None) -> color.Frame:
+        """Convert a frame to (height, width, 3) uint8 RGB, resized to (width, height) if given.
 
         Raises:
             VideoError: its color matrix is not supported.
         """
-        return color.to_rgb(frame.image, self.tags(frame))
+        return color.to_rgb(frame.image, self.tags(frame), size)
 
     def _damaged(self, index: int) -> VideoError:
         return VideoError(f"video {self.path} is damaged at frame {index}; replace the file")

@@ -17,14 +17,6 @@ from deepstab.config import FlowParams
 Image = NDArray[np.uint8]
 
 
-def resize_frames(frames: Iterable[Image], *, width: int, height: int) -> Iterator[Image]:
-    """Resize (height, width, 3) uint8 frames; by area when shrinking, so nothing aliases."""
-    for frame in frames:
-        shrinks = frame.shape[1] >= width and frame.shape[0] >= height
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        yield np.asarray(cv2.resize(frame, (width, height), interpolation=method), np.uint8)
-
-
 def farneback(frames: Iterable[Image], params: FlowParams) -> Iterator[NDArray[np.float32]]:
     """Flow of each frame to its predecessor.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from deepstab.config import FlowParams
 from deepstab.data import video
-from deepstab.data.flow import farneback, resize_frames
+from deepstab.data.flow import farneback
 from deepstab.data.manifest import Manifest, VideoPair
 from deepstab.data.shards import (
     PairEntry,
@@ -94,9 +94,9 @@ def fill_cache(
 
 def compute_pair(pair: VideoPair, raw: Path, folder: Path, params: FlowParams) -> None:
     """Decode, resize and compute the flow of one pair, streaming."""
-    size = {"width": params.width, "height": params.height}
-    unstable = resize_frames(video.read_frames(raw / pair.unstable.path), **size)
-    stable = resize_frames(video.read_frames(raw / pair.stable.path), **size)
+    size = (params.width, params.height)
+    unstable = video.read_frames(raw / pair.unstable.path, size=size)
+    stable = video.read_frames(raw / pair.stable.path, size=size)
     for_flow, for_shard = tee(unstable)
 
     def frames() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]]:

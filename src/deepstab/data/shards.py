@@ -28,7 +28,7 @@ from deepstab.errors import ShardError
 
 FLOW_SCALE = 64
 INDEX_NAME = "index.json"
-_LAYOUT = 1
+_LAYOUT = 2
 _COLUMNS = ("unstable", "stable", "flow")
 
 

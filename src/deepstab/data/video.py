@@ -70,11 +70,13 @@ def probe(path: Path) -> VideoInfo:
         )
 
 
-def read_frames(path: Path) -> Iterator[color.Frame]:
+def read_frames(path: Path, *, size: tuple[int, int] | None = None) -> Iterator[color.Frame]:
     """Decode the frames of a video one by one.
 
     Args:
         path: a video of any format libav decodes.
+        size: (width, height) to resize to, px, by area when shrinking; much faster than resizing
+            afterwards. None keeps the size.
 
     Yields:
         (height, width, 3) uint8 RGB in presentation order, in coded orientation (a display
@@ -86,7 +88,7 @@ def read_frames(path: Path) -> Iterator[color.Frame]:
     """
     with VideoReader(path) as reader:
         for frame in reader.decode():
-            yield reader.to_rgb(frame)
+            yield reader.to_rgb(frame, size)
 
 
 def count_frames(path: Path) -> int:

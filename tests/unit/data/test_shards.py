@@ -10,7 +10,7 @@ import pytest
 from deepstab.config import FlowParams, Params
 from deepstab.data import shards, video
 from deepstab.data.clips import HeldOutClips, RandomClips
-from deepstab.data.flow import farneback, resize_frames
+from deepstab.data.flow import farneback
 from deepstab.data.flow_cache import fill_cache
 from deepstab.data.manifest import Manifest
 from deepstab.data.shards import FLOW_SCALE, ShardIndex, ShardReader, verify_shards
@@ -36,9 +36,7 @@ def test_what_is_read_is_what_was_decoded(
     pair = Manifest.load(tiny_raw / MANIFEST_NAME).pairs[1]
     assert pair.name == entry.name
     arrays = ShardReader(tiny_index).read(entry, 3, 20)
-    frames = list(
-        resize_frames(video.read_frames(tiny_raw / pair.unstable.path), width=64, height=64)
-    )
+    frames = list(video.read_frames(tiny_raw / pair.unstable.path, size=(64, 64)))
     flow = list(farneback(frames, tiny_params.flow))
     np.testing.assert_array_equal(arrays["unstable"], frames[3:23])
     error_px = np.abs(arrays["flow"] / FLOW_SCALE - np.stack(flow[3:23]))

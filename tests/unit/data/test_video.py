@@ -1,5 +1,6 @@
 """Reading, writing and rewriting real files, made here by PyAV or by ffmpeg where it is there."""
 
+import itertools
 import logging
 import os
 import re
@@ -12,11 +13,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
 from deepstab.data import color
-from deepstab.data.channel import Channel, ClosedError
+from deepstab.data.channel import Channel, ClosedError, ahead
 from deepstab.data.video import count_frames, probe, read_frames, rewrite_video, write_video
 from deepstab.errors import VideoError
 
@@ -388,6 +390,19 @@ class TestWriteVideo:
         path = tmp_path / "a.mp4"
         write_video(path, [picture(0, width, height)] * 3, frame_rate=Fraction(25), **FAST)
         assert [f.shape for f in read_frames(path)] == [(height, width, 3)] * 3
+
+    @pytest.mark.parametrize(
+        ("codec", "pixel_format"),
+        [("libx264", "yuv420p"), ("ffv1", "yuv444p10le"), ("ffv1", "gray"), ("png", "rgb24")],
+    )
+    def test_resized_while_decoding_is_resized_afterwards(self, tmp_path, codec, pixel_format):
+        path = tmp_path / "a.mkv"
+        make_video(path, codec=codec, pixel_format=pixel_format, num_frames=2)
+        whole = list(read_frames(path))
+        width, height = whole[0].shape[1] // 2, whole[0].shape[0] // 2
+        for frame, small in zip(whole, read_frames(path, size=(width, height)), strict=True):
+            expected = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+            assert np.abs(small.astype(int) - expected).max() <= 2
 
     def test_nothing_to_write(self, tmp_path):
         with pytest.raises(VideoError, match="would hold no frame"):
@@ -895,3 +910,28 @@ class TestChannel:
         assert failed == [True]
         with pytest.raises(ClosedError):
             next(iter(channel))
+
+    def test_items_made_ahead_come_in_order_and_then_the_error(self):
+        def items():
+            yield from range(20)
+            raise RuntimeError("late")
+
+        taken = ahead(items())
+        assert [next(taken) for _ in range(20)] == list(range(20))
+        with pytest.raises(RuntimeError, match="late"):
+            next(taken)
+
+    def test_who_stops_taking_stops_the_making(self):
+        closed = threading.Event()
+
+        def items():
+            try:
+                yield from itertools.count()
+            finally:
+                closed.set()
+
+        taken = ahead(items())
+        assert next(taken) == 0
+        taken.close()
+        assert closed.wait(5)
+        assert "deepstab-ahead" not in {thread.name for thread in threading.enumerate()}
