@@ -392,11 +392,18 @@ class TestWriteVideo:
         assert [f.shape for f in read_frames(path)] == [(height, width, 3)] * 3
 
     @pytest.mark.parametrize(
-        ("codec", "pixel_format"),
-        [("libx264", "yuv420p"), ("ffv1", "yuv444p10le"), ("ffv1", "gray"), ("png", "rgb24")],
+        ("name", "codec", "pixel_format"),
+        [
+            ("a.mp4", "libx264", "yuv420p"),
+            ("a.mkv", "ffv1", "yuv444p10le"),
+            ("a.mkv", "ffv1", "gray"),
+            ("a.mov", "png", "rgb24"),
+        ],
     )
-    def test_resized_while_decoding_is_resized_afterwards(self, tmp_path, codec, pixel_format):
-        path = tmp_path / "a.mkv"
+    def test_resized_while_decoding_is_resized_afterwards(
+        self, tmp_path, name, codec, pixel_format
+    ):
+        path = tmp_path / name
         make_video(path, codec=codec, pixel_format=pixel_format, num_frames=2)
         whole = list(read_frames(path))
         width, height = whole[0].shape[1] // 2, whole[0].shape[0] // 2
