@@ -2,7 +2,7 @@ PYTHON ?= python3
 # Stages say `python`: the environment's own.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test check ui bench-quality
+.PHONY: setup repro test server-test check ui bench-quality
 
 setup: .venv/ready
 
@@ -12,6 +12,10 @@ repro: setup
 
 test: setup
 	pytest --numprocesses 2 --dist loadfile
+
+# make server-test [KILLS=20]: the pipeline against an MLflow server on PostgreSQL, killed meanwhile
+server-test: setup
+	$(if $(KILLS),KILLS='$(KILLS)') pytest -rs --durations 0 tests/server
 
 check: setup
 	ruff check .

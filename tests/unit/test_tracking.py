@@ -13,7 +13,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from deepstab import run as run_module
 from deepstab.errors import TrackingError
 from deepstab.outbox import Point, Tag
 from deepstab.tracking import attach_run, project_root, start_run, tracking_uri
+from tests.services import MlflowServer
 
 pytest.importorskip("mlflow", reason="tracking was left out of this environment")
 
@@ -410,55 +411,11 @@ def test_a_store_that_is_away_at_the_start_is_an_error_at_once(
     assert "\n" not in message
 
 
-class Server:
-    """`mlflow server` with its defaults, started in the project root."""
-
-    def __init__(self, root: Path, log: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self._port}"
-        self._root, self._log = root, log
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, "--port", str(self._port)],
-                cwd=self._root,
-                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # so that its workers are killed with it
-            )
-
-    def answers(self) -> bool:
-        try:
-            urllib.request.urlopen(f"{self.uri}/health", timeout=1).close()
-        except OSError:
-            return False
-        return True
-
-    def wait(self) -> None:
-        give_up = time.monotonic() + 120
-        while not self.answers():
-            assert time.monotonic() < give_up, self._log.read_text()
-            time.sleep(0.2)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-
 @pytest.fixture(scope="module")
 def server(
     first_runs: tuple[Path, list[str], list[str]], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    server = Server(first_runs[0], tmp_path_factory.mktemp("server") / "server.log")
+) -> Iterator[MlflowServer]:
+    server = MlflowServer(first_runs[0], tmp_path_factory.mktemp("server") / "server.log")
     server.start()
     server.wait()
     yield server
@@ -466,7 +423,7 @@ def server(
 
 
 def test_a_server_with_its_defaults_finds_the_runs(
-    server: Server, first_runs: tuple[Path, list[str], list[str]]
+    server: MlflowServer, first_runs: tuple[Path, list[str], list[str]]
 ) -> None:
     from mlflow import MlflowClient
 
@@ -482,7 +439,7 @@ def test_a_server_with_its_defaults_finds_the_runs(
 
 
 def test_a_server_killed_three_times_loses_and_doubles_nothing(
-    server: Server,
+    server: MlflowServer,
     root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
