@@ -57,6 +57,7 @@ def main() -> None:
         (args.reports / "metrics.json").write_text(
             report.metrics_json(means, manifest, run_id=tracker.run_id)
         )
+        (args.reports / "scores.json").write_text(report.scores_json(means))
         (args.reports / "per_video.csv").write_text(report.per_video_csv(results))
         summary = report.summary(means, manifest)
         (args.reports / "summary.txt").write_text(summary)

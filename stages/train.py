@@ -52,8 +52,8 @@ def main() -> None:
             tracker=tracker,
         )
         best = {"epoch": result.best.epoch, **result.best.validation}
-        summary = {"source": manifest.source, "best": best, "input": result.input_quality}
-        (args.reports / "train.json").write_text(json.dumps(summary, indent=1) + "\n")
+        scores = {"best_epoch": result.best.epoch, "val_psnr": round(best["psnr"], 3)}
+        (args.reports / "train.json").write_text(json.dumps(scores, indent=1) + "\n")
         (args.reports / "history.csv").write_text(history_csv(result.history))
         curves = args.reports / "loss_curves.png"
         report.save_figure(report.loss_curves(result.history, result.input_quality), curves)

@@ -14,14 +14,25 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
+from deepstab.config import flatten, load_params, parse_params
+from deepstab.errors import ParameterError
+
 _TIMEOUT_S = 30.0
 _NOT_DVC_LOCK = (":/", ":(exclude,top,glob)**/dvc.lock")  # DVC rewrites it after every stage
+_NAME_LENGTH = 60  # what a column of MLflow's table shows
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Short facts by MLflow's tag names, and texts by their artifact paths."""
+    """Short facts by MLflow's tag names, and texts by their artifact paths.
 
+    The name tells one run from another in a table: the DVC experiment, else the parameters that
+    differ from the commit's, else branch and commit; None outside a repository.
+    """
+
+    name: str | None
     tags: dict[str, str]
     texts: dict[str, str]
 
@@ -42,8 +53,9 @@ def read_provenance() -> Provenance:
         tags["mlflow.user"] = getpass.getuser()
     if gpus := _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"):
         tags["gpu"] = ", ".join(gpus.splitlines())
-    if experiment := os.environ.get("DVC_EXP_NAME"):
-        tags["dvc.experiment"] = experiment
+    name = os.environ.get("DVC_EXP_NAME")
+    if name:
+        tags["dvc.experiment"] = name
     packages = {f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}
     texts = {"environment/packages.txt": "\n".join(sorted(packages, key=str.lower)) + "\n"}
     if commit := _output("git", "rev-parse", "HEAD"):
@@ -54,7 +66,21 @@ def read_provenance() -> Provenance:
             tags["mlflow.source.git.branch"] = branch
         if changes:
             texts["code/uncommitted.diff"] = changes + "\n"
-    return Provenance(tags, texts)
+        if params := _changed_params():
+            tags["params.changed"] = params
+        described = params if 0 < len(params) <= _NAME_LENGTH else ""
+        name = name or described or "@".join(filter(None, (branch, commit[:7])))
+    return Provenance(name, tags, texts)
+
+
+def _changed_params() -> str:
+    """The parameters that differ from the last commit's, as `train.lr_g=0.0005, train.epochs=4`."""
+    committed = _output("git", "show", "HEAD:./params.yaml")
+    with suppress(ParameterError, yaml.YAMLError):
+        before = flatten(parse_params(yaml.safe_load(committed or ""), origin="HEAD"))
+        now = flatten(load_params(Path("params.yaml")))
+        return ", ".join(f"{key}={now[key]}" for key in now if now[key] != before[key])
+    return ""
 
 
 def _uncommitted_diff() -> str | None:

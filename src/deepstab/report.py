@@ -60,6 +60,13 @@ def metrics_json(means: dict[str, dict[str, float]], manifest: Manifest, *, run_
     return json.dumps(tree, indent=1) + "\n"
 
 
+def scores_json(means: dict[str, dict[str, float]]) -> str:
+    """The stabilized videos' few figures that experiments are compared by, for DVC."""
+    names = ("psnr", "cropped_ssim", "jitter_ratio", "stability", "crop")
+    scores = {name: round(means[name]["stabilized"], 3) for name in names}
+    return json.dumps(scores, indent=1) + "\n"
+
+
 def per_video_csv(results: Sequence[PairResult]) -> str:
     """One line per test video: every measure without and with stabilization."""
     text = io.StringIO()

@@ -96,7 +96,7 @@ def start_run(
         experiment: name of the MLflow experiment, made if it is new.
         root: project root, see `project_root`.
         outbox: folder for what waits to be sent; the same for all stages, outside DVC's outputs.
-        name: name of the run; default: the DVC experiment's, or one MLflow makes up.
+        name: name of the run; default: as `Provenance.name`, or one MLflow makes up.
         tags: further tags.
         system_metrics: also record processor, memory and GPU load every few seconds.
 
@@ -110,9 +110,7 @@ def start_run(
     with _refusals(uri):
         store = _Store(uri, experiment=experiment, root=root)
         monitors = _load_monitors() if system_metrics else []
-        run_id = store.create_run(
-            name or os.environ.get("DVC_EXP_NAME"), {**provenance.tags, **(tags or {})}
-        )
+        run_id = store.create_run(name or provenance.name, {**provenance.tags, **(tags or {})})
     with _closing(Run(store, run_id, outbox=outbox, monitors=monitors)) as run:
         for artifact, text in provenance.texts.items():
             run.log_text(text, artifact)

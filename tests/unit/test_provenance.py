@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from deepstab.provenance import read_provenance
+from tests.conftest import ROOT, with_values
 
 
 def git(*arguments: str) -> str:
@@ -43,6 +46,7 @@ def test_a_clean_checkout(repository: Path) -> None:
     assert found.tags["mlflow.source.git.dirty"] == "false"
     assert "code/uncommitted.diff" not in found.texts
     assert "dvc.experiment" not in found.tags
+    assert found.name == f"trunk@{git('rev-parse', 'HEAD')[:7]}"
     assert "pytest==" in found.texts["environment/packages.txt"]
 
 
@@ -63,7 +67,7 @@ def test_uncommitted_changes_can_be_applied_to_the_commit(
     found = read_provenance()
     assert found.tags["mlflow.source.git.dirty"] == "true"
     assert "mlflow.source.git.branch" not in found.tags
-    assert found.tags["dvc.experiment"] == "exp-1"
+    assert found.name == found.tags["dvc.experiment"] == "exp-1"
     assert git("status", "--porcelain") == status  # the user's index is untouched
 
     clone = tmp_path_factory.mktemp("clone")
@@ -73,6 +77,28 @@ def test_uncommitted_changes_can_be_applied_to_the_commit(
     git("apply", "patch")
     assert Path("params.yaml").read_text() == "lr: 0.2\n"
     assert Path("stages/new.py").read_text() == "print(1)\n"
+
+
+def test_a_run_is_named_after_the_parameters_that_changed(
+    repository: Path, default_tree: dict[str, Any]
+) -> None:
+    (repository / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    git("commit", "-q", "-am", "parameters")
+    for values, changed in (
+        ({}, None),  # though `lr_g: 1e-3` is another text now
+        ({"train.lr_g": 0.002}, "train.lr_g=0.002"),
+        ({"seed": 8, "train.epochs": 3}, "seed=8, train.epochs=3"),
+    ):
+        tree = with_values(default_tree, values)
+        (repository / "params.yaml").write_text(yaml.safe_dump(tree))
+        found = read_provenance()
+        assert found.tags.get("params.changed") == changed
+        assert found.name == (changed or f"trunk@{git('rev-parse', 'HEAD')[:7]}")
+    published = (ROOT / "params.deepstab.yaml").read_text()
+    (repository / "params.yaml").write_text(published)
+    found = read_provenance()
+    assert "data.source=kaggle, " in found.tags["params.changed"]
+    assert found.name == f"trunk@{git('rev-parse', 'HEAD')[:7]}"
 
 
 def test_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
