@@ -52,7 +52,8 @@ def main() -> None:
             tracker=tracker,
         )
         best = {"epoch": result.best.epoch, **result.best.validation}
-        scores = {"best_epoch": result.best.epoch, "val_psnr": round(best["psnr"], 3)}
+        tracker.log_metrics({f"best/{name}": value for name, value in best.items()}, step=0)
+        scores = {"val_psnr": round(best["psnr"], 3)}
         (args.reports / "train.json").write_text(json.dumps(scores, indent=1) + "\n")
         (args.reports / "history.csv").write_text(history_csv(result.history))
         curves = args.reports / "loss_curves.png"

@@ -33,7 +33,7 @@ class Checkout:
             "PYTHONPATH": str(root / "src"),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        self.run("git", "init", "-q")
+        self.run("git", "init", "-q", "-b", "main")
         self.run("dvc", "init", "-q")
         self.run("git", "add", "-A")
         identity = ("-c", "user.name=t", "-c", "user.email=t@t")

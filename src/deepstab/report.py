@@ -62,8 +62,8 @@ def metrics_json(means: dict[str, dict[str, float]], manifest: Manifest, *, run_
 
 def scores_json(means: dict[str, dict[str, float]]) -> str:
     """The stabilized videos' few figures that experiments are compared by, for DVC."""
-    names = ("psnr", "cropped_ssim", "jitter_ratio", "stability", "crop")
-    scores = {name: round(means[name]["stabilized"], 3) for name in names}
+    digits = {"psnr": 3, "cropped_ssim": 4, "jitter_ratio": 4, "stability": 4, "crop": 4}
+    scores = {name: round(means[name]["stabilized"], num) for name, num in digits.items()}
     return json.dumps(scores, indent=1) + "\n"
 
 
