@@ -106,7 +106,7 @@ def outcome(
                 stdout=output,
                 stderr=output,
             )
-        wait_for_points(server, training, log)
+        wait_for_points(server, len(histories) + 1, training, log)
         while training.poll() is None and num_kills < NUM_KILLS:
             time.sleep(chance.uniform(0.0, 6.0))
             num_kills += training.poll() is None
@@ -125,14 +125,16 @@ def outcome(
     return Outcome(checkout, run_id, histories, log.read_text())
 
 
-def wait_for_points(server: MlflowServer, training: subprocess.Popen[bytes], log: Path) -> None:
-    """Until the training has sent something."""
+def wait_for_points(
+    server: MlflowServer, num_runs: int, training: subprocess.Popen[bytes], log: Path
+) -> None:
+    """Until the last of so many runs has sent something."""
     client = mlflow.MlflowClient(server.uri)
     give_up = time.monotonic() + 120
     while True:
         experiments = [e.experiment_id for e in client.search_experiments()]
-        running = client.search_runs(experiments, "attributes.status = 'RUNNING'")
-        if any("step/total" in run.data.metrics for run in running):
+        runs = client.search_runs(experiments)
+        if sum("step/total" in run.data.metrics for run in runs) == num_runs:
             return
         assert training.poll() is None, log.read_text()
         assert time.monotonic() < give_up, log.read_text()
