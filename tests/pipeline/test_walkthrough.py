@@ -20,7 +20,11 @@ QUEUED = {  # and what differs from the baseline
     "sigma-12": "model.smoothing_sigma=12.0",
     "both": "model.smoothing_sigma=12.0, train.lr_g=0.005",
 }
+pytestmark = pytest.mark.timeout(1800)  # five runs of the pipeline
 NUM_EPOCHS, STEPS_PER_EPOCH = 3, 2
+
+# The checkout afterwards, and of every command the output the document shows and its own.
+Walk = tuple[Checkout, list[tuple[str, str, str]]]
 
 
 def commands(document: str) -> list[tuple[str, str]]:
@@ -64,17 +68,18 @@ def test_lines_are_compared_by_what_they_say() -> None:
 
 
 @pytest.fixture(scope="module")
-def walk(
-    tmp_path_factory: pytest.TempPathFactory, tiny_tree: dict[str, Any]
-) -> tuple[Checkout, list[tuple[str, str, str]]]:
-    """The checkout afterwards, and of every command the output the document shows and its own."""
+def walk(tmp_path_factory: pytest.TempPathFactory, tiny_tree: dict[str, Any]) -> Walk:
     checkout = Checkout(tmp_path_factory.mktemp("project") / "clone", tiny_tree)
     for role in ("AUTHOR", "COMMITTER"):
         checkout.environment |= {f"GIT_{role}_NAME": "t", f"GIT_{role}_EMAIL": "t@example.org"}
-    done = [
-        (command, shown, paste(checkout, command, tmp_path_factory.getbasetemp() / "output"))
-        for command, shown in commands(DOCUMENT.read_text())
-    ]
+    output = tmp_path_factory.mktemp("output") / "output"
+    try:
+        done = [
+            (command, shown, paste(checkout, command, output))
+            for command, shown in commands(DOCUMENT.read_text())
+        ]
+    finally:
+        checkout.run("dvc", "queue", "stop", "--kill")
     return checkout, done
 
 
@@ -87,16 +92,13 @@ def paste(checkout: Checkout, command: str, file: Path) -> str:
             env=checkout.environment,
             stdout=output,
             stderr=output,
-            timeout=600,
             check=False,
         )
     assert done.returncode == 0, f"$ {command}\n{file.read_text()}"
     return file.read_text()
 
 
-def test_the_output_is_what_the_document_shows(
-    walk: tuple[Checkout, list[tuple[str, str, str]]],
-) -> None:
+def test_the_output_is_what_the_document_shows(walk: Walk) -> None:
     _, done = walk
     assert len(done) > 20
     wrong = [
@@ -107,9 +109,7 @@ def test_the_output_is_what_the_document_shows(
     assert not wrong, "\n\n".join(wrong)
 
 
-def test_queued_experiments_are_complete_and_distinct_runs(
-    walk: tuple[Checkout, list[tuple[str, str, str]]],
-) -> None:
+def test_queued_experiments_are_complete_and_distinct_runs(walk: Walk) -> None:
     checkout, _ = walk
     assert checkout.query("PRAGMA integrity_check") == [("ok",)]
     runs = checkout.query("SELECT name, run_uuid, status FROM runs")
@@ -140,17 +140,13 @@ def test_queued_experiments_are_complete_and_distinct_runs(
     assert not list((checkout.root / ".scratch" / "outbox").iterdir())
 
 
-def test_two_experiments_ran_at_a_time(
-    walk: tuple[Checkout, list[tuple[str, str, str]]],
-) -> None:
+def test_two_experiments_ran_at_a_time(walk: Walk) -> None:
     checkout, _ = walk
     times = checkout.query("SELECT start_time, end_time FROM runs ORDER BY start_time")[2:]
     assert any(next_start < end for (_, end), (next_start, _) in pairwise(times))
 
 
-def test_plots_have_every_experiment(
-    walk: tuple[Checkout, list[tuple[str, str, str]]], tmp_path: Path
-) -> None:
+def test_plots_have_every_experiment(walk: Walk, tmp_path: Path) -> None:
     checkout, done = walk
     assert [output for command, _, output in done if command.startswith("dvc plots diff")] == [
         f"file://{checkout.root}/dvc_plots/index.html\n"
