@@ -248,7 +248,9 @@ def test_a_server_that_is_away_at_the_start_is_one_clear_line(
     checkout.write_params(with_values(tree, {"train.lr_g": 0.0005}))
     before = time.monotonic()
     output = checkout.run("dvc", "repro", ok=False)
-    assert time.monotonic() - before < 30  # dvc and torch take theirs; mlflow alone would retry
+    # Mostly dvc's and torch's, which a busy machine draws out; mlflow would try for minutes.
+    # test_tracking holds tracking itself to ten seconds.
+    assert time.monotonic() - before < 120
     (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: MLflow at {uri}: ")
     assert "start the server, correct or unset MLFLOW_TRACKING_URI" in line
