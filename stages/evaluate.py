@@ -3,17 +3,22 @@
 import argparse
 from pathlib import Path
 
-from deepstab import report
 from deepstab.config import flatten, load_params
 from deepstab.data.manifest import Manifest
 from deepstab.data.shards import ShardIndex
 from deepstab.data.sources import MANIFEST_NAME
-from deepstab.evaluation import evaluate_pair, mean_measures
+from deepstab.evaluation import ROWS, evaluate_pair, mean_measures
 from deepstab.progress import progress
+from deepstab.provenance import read_provenance
+from deepstab.report import page, plots, tables
+from deepstab.report.players import write_player
 from deepstab.stage import run_stage
 from deepstab.tracking import attach_run, project_root
 from deepstab.training import checkpoints
 from deepstab.training.loop import BEST_NAME
+
+# Of the input and the baseline, MLflow's charts get these alone; the report has all.
+_COMPARED = ("psnr", "cropped_ssim", "jitter_px", "stability")
 
 
 def main() -> None:
@@ -52,19 +57,42 @@ def main() -> None:
                 )
                 bar.advance()
         means = mean_measures(results)
-        plots = args.reports / "plots"
-        plots.mkdir(parents=True, exist_ok=True)
+        plots_folder, videos = args.reports / "plots", args.reports / "videos"
+        plots_folder.mkdir(parents=True, exist_ok=True)
         (args.reports / "metrics.json").write_text(
-            report.metrics_json(means, manifest, run_id=tracker.run_id)
+            tables.metrics_json(means, manifest, run_id=tracker.run_id)
         )
-        (args.reports / "scores.json").write_text(report.scores_json(means))
-        (args.reports / "per_video.csv").write_text(report.per_video_csv(results))
-        summary = report.summary(means, manifest)
+        (args.reports / "scores.json").write_text(tables.scores_json(means))
+        (args.reports / "per_video.csv").write_text(tables.per_video_csv(results))
+        summary = tables.summary(means, manifest)
         (args.reports / "summary.txt").write_text(summary)
-        report.save_image(report.frame_strip(results[:3]), plots / "side_by_side.png")
+        plots.save_image(plots.frame_strip(results[:3]), plots_folder / "side_by_side.png")
         for result in results:
-            name = result.name.replace("/", "_")
-            report.save_figure(report.camera_paths(result), plots / f"path_{name}.png")
+            figure = plots.camera_paths(result)
+            plots.save_figure(figure, plots_folder / f"path_{file_name(result.name)}.png")
+        unstable = {pair.name: args.raw / pair.unstable.path for pair in test}
+        players = {}
+        for result in tables.worst_first(results)[: page.NUM_SHOWN]:
+            players[result.name] = videos / f"{file_name(result.name)}.mp4"
+            write_player(unstable[result.name], result.thetas, players[result.name])
+        history = (args.reports / "history.csv").read_text()
+        html = args.reports / "report.html"
+        html.unlink(missing_ok=True)  # a link to DVC's cache, where one runs without DVC
+        html.write_text(
+            page.render_page(
+                *(results, means, manifest),
+                params=flatten(params),
+                run_id=tracker.run_id,
+                facts=read_provenance().tags,
+                training=page.Training(
+                    history=tables.read_history(history),
+                    best_epoch=checkpoint.epoch,
+                    run_id=checkpoint.run_id,
+                ),
+                players=players,
+            ),
+            encoding="utf-8",
+        )
 
         tracker.log_dataset(
             f"{manifest.source}-test",
@@ -72,14 +100,21 @@ def main() -> None:
             source=manifest.source,
             context="test",
         )
-        for row in ("input", "stabilized"):
-            values = {f"test/{row}/{name}": values[row] for name, values in means.items()}
+        for row in ROWS:
+            names = means if row == "stabilized" else _COMPARED
+            values = {f"test/{row}/{name}": means[name][row] for name in names}
             tracker.log_metrics(values, step=0)
-        for path in (args.reports / "metrics.json", args.reports / "per_video.csv"):
-            tracker.log_artifact(path, "reports")
-        for path in sorted(plots.iterdir()):
+        for name in ("metrics.json", "per_video.csv", "report.html"):
+            tracker.log_artifact(args.reports / name, "reports")
+        for path in sorted(plots_folder.iterdir()):
             tracker.log_artifact(path, "plots")
+        for path in players.values():
+            tracker.log_artifact(path, "videos")
     print(summary, end="")
+
+
+def file_name(video: str) -> str:
+    return video.replace("/", "_")
 
 
 if __name__ == "__main__":

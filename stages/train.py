@@ -4,11 +4,11 @@ import argparse
 import json
 from pathlib import Path
 
-from deepstab import report
 from deepstab.config import flatten, load_params
 from deepstab.data.manifest import Manifest
 from deepstab.data.shards import ShardIndex, verify_shards
 from deepstab.data.sources import MANIFEST_NAME, VGG19_NAME
+from deepstab.report import plots
 from deepstab.stage import run_stage
 from deepstab.tracking import project_root, start_run
 from deepstab.training.loop import BEST_NAME, FINAL_NAME, history_csv, train
@@ -57,7 +57,7 @@ def main() -> None:
         (args.reports / "train.json").write_text(json.dumps(scores, indent=1) + "\n")
         (args.reports / "history.csv").write_text(history_csv(result.history))
         curves = args.reports / "loss_curves.png"
-        report.save_figure(report.loss_curves(result.history, result.input_quality), curves)
+        plots.save_figure(plots.loss_curves(result.history, result.input_quality), curves)
         tracker.log_artifact(curves, "plots")
         tracker.log_artifact(args.raw / MANIFEST_NAME, "data")
         for name in (BEST_NAME, FINAL_NAME):

@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 
 from deepstab.errors import VideoError
 
+GAUSSIAN_SIGMA_FRAMES = 15.0
+"""Of the common recipe: half a second at 30 frames/s."""
+
 # Corners are tracked at this width at most; the corrections are for the true size.
 _TRACKING_WIDTH_PX = 640
 _MAX_CORNERS = 400

@@ -23,7 +23,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepstab.baselines import gaussian_path_corrections, smallest_zoom, vidstab, warp_frames
+from deepstab.baselines import (
+    GAUSSIAN_SIGMA_FRAMES,
+    gaussian_path_corrections,
+    smallest_zoom,
+    vidstab,
+    warp_frames,
+)
 from deepstab.data.clips import flow_to_tensor, rgb_to_tensor
 from deepstab.data.flow import farneback
 from deepstab.data.video import count_frames, probe, read_frames, rewrite_video, write_video
@@ -41,9 +47,7 @@ GROUPS = ("shaky", "steady", "other")
 """Folder names whose clips are reported apart; `other` takes any other clip."""
 
 _SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
-# The common recipe: a Gaussian of half a second at 30 frames/s, and borders hidden as far as a zoom
-# that is still watched hides them.
-_GAUSSIAN_SIGMA_FRAMES = 15.0
+# The common recipe: borders hidden as far as a zoom that is still watched hides them.
 _MAX_ZOOM = 1.3
 
 
@@ -286,7 +290,7 @@ def _run(method: Method, source: Path, target: Path, settings: Settings, row: Ro
         vidstab(source, target, crf=encoding.crf, preset=encoding.preset)
     elif checkpoint is None:
         corrections = gaussian_path_corrections(
-            read_frames(source), sigma_frames=_GAUSSIAN_SIGMA_FRAMES
+            read_frames(source), sigma_frames=GAUSSIAN_SIGMA_FRAMES
         )
         _render(source, target, corrections, settings.encoding)
     elif checkpoint.params.model.head == "fc":

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deepstab.data import video
 from deepstab.data.shards import ShardIndex, verify_shards
 from deepstab.training import checkpoints
 from tests.checkout import STAGES, Checkout
@@ -36,7 +37,7 @@ def test_outputs_are_valid(checkout: Checkout) -> None:
     }
     assert metrics["run_id"] == best.run_id != ""
     for name in ("psnr", "cropped_ssim", "jitter_px", "stability", "true_jitter_px"):
-        assert set(metrics[name]) == {"input", "stabilized"}
+        assert set(metrics[name]) == {"input", "baseline", "stabilized"}
     scores = json.loads((root / "reports/scores.json").read_text())
     assert scores == {
         name: pytest.approx(metrics[name]["stabilized"], abs=5.1e-4)
@@ -49,7 +50,9 @@ def test_outputs_are_valid(checkout: Checkout) -> None:
     assert len(per_video) == 2
     for picture in ("loss_curves.png", "plots/side_by_side.png"):
         assert (root / "reports" / picture).read_bytes().startswith(b"\x89PNG")
-    assert "GENERATED" in (root / "reports/summary.txt").read_text()
+    for text in ("summary.txt", "report.html"):
+        assert "GENERATED" in (root / "reports" / text).read_text()
+    assert best.run_id in (root / "reports/report.html").read_text()
 
 
 def test_one_finished_run_holds_everything(checkout: Checkout) -> None:
@@ -61,7 +64,7 @@ def test_one_finished_run_holds_everything(checkout: Checkout) -> None:
     assert params["model.head"] == "motion"
     keys = {key for (key,) in checkout.query("SELECT DISTINCT key FROM metrics")}
     assert {"step/total", "step/smooth", "psnr", "cropped_ssim"} <= keys
-    assert "test/stabilized/jitter_px" in keys
+    assert {"test/stabilized/jitter_px", "test/baseline/jitter_px"} <= keys
     tags = dict(checkout.query("SELECT key, value FROM tags"))
     assert tags["data.generated"] == "True"
     assert len(tags["mlflow.source.git.commit"]) == 40
@@ -70,6 +73,9 @@ def test_one_finished_run_holds_everything(checkout: Checkout) -> None:
     artifacts = {path.name for path in (checkout.root / "mlruns").rglob("*") if path.is_file()}
     assert {"best_stab_gan.pth", "final_stab_gan.pth", "loss_curves.png"} <= artifacts
     assert {"metrics.json", "per_video.csv", "side_by_side.png", "manifest.json"} <= artifacts
+    assert "report.html" in artifacts
+    (player,) = checkout.root.glob("mlruns/*/*/artifacts/videos/*.mp4")
+    assert video.count_frames(player) == 40
 
 
 def test_only_what_changed_runs_again(checkout: Checkout, tiny_tree: dict[str, Any]) -> None:

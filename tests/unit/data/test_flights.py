@@ -76,11 +76,12 @@ def test_the_stable_path_is_smooth_beside_the_shake(params: FlightParams) -> Non
 
 
 def test_no_correction_leaves_all_the_shake_and_the_true_one_none(params: FlightParams) -> None:
-    true = torch.from_numpy(flights.true_correction(planned(params, 1), params=params))
-    left = true_residual(true, true, aspect=1.5)
-    assert left["true_jitter_px"][0] > 1
-    assert left["true_jitter_px"][1] < 1e-9
-    assert left["true_error_px"][1] < 1e-9
+    true = flights.true_correction(planned(params, 1), params=params)
+    corrections = {"none": np.broadcast_to(np.eye(2, 3), true.shape), "true": true}
+    left = true_residual(corrections, torch.from_numpy(true), aspect=1.5)
+    assert left["true_jitter_px"]["none"] > 1
+    assert left["true_jitter_px"]["true"] < 1e-9
+    assert left["true_error_px"]["true"] < 1e-9
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, params: FlightParams) -> None:
