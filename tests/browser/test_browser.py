@@ -1,0 +1,246 @@
+"""What people look at, looked at: the MLflow UI and the report, in headless Chromium.
+
+Screenshots are left in test-artifacts/screenshots.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright", reason="needs playwright: pip install playwright")
+
+from mlflow import MlflowClient
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from tests.checkout import STAGES, Checkout
+from tests.conftest import ROOT
+from tests.services import MlflowServer
+
+SCREENSHOTS = ROOT / "test-artifacts" / "screenshots"
+CHROMIUM = shutil.which("chromium")
+EXPERIMENT = "slow-learner"
+_TIMEOUT_MS = 60_000
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory, tiny_tree: dict[str, Any]) -> Checkout:
+    """The small pipeline after two experiments."""
+    made = Checkout(tmp_path_factory.mktemp("project") / "checkout", tiny_tree)
+    assert made.repro() == STAGES
+    made.run("dvc", "exp", "run", "-n", EXPERIMENT, "-S", "train.lr_g=0.0002")
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real MLflow server on the project's store."""
+    service = MlflowServer(checkout.root, tmp_path_factory.mktemp("server") / "log")
+    service.start()
+    try:
+        service.wait()
+        yield service.uri
+    finally:
+        service.kill()
+
+
+@pytest.fixture(scope="module")
+def run_ids(server: str) -> dict[str, str]:
+    """Run name to id."""
+    client = MlflowClient(server)
+    experiment = client.get_experiment_by_name("deepstab-gan")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    return {run.info.run_name: run.info.run_id for run in runs}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=_TIMEOUT_MS)
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        quiet = ["--disable-component-update", "--disable-sync", "--no-first-run"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags + quiet)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Watched:
+    """A page, what it asked for and what it complained of."""
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.set_default_timeout(_TIMEOUT_MS)
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on(
+            "console", lambda said: self.errors.append(said.text) if said.type == "error" else None
+        )
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def save(self, name: str, *, full: bool = False) -> None:
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=full)
+
+
+@pytest.fixture(scope="module")
+def mlflow_ui(browser: Browser, server: str) -> Iterator[Watched]:
+    """MLflow as one who trains models sets it up once: the assistant away, `Model training` on."""
+    watched = Watched(browser.new_page(viewport={"width": 1400, "height": 1000}))
+    page = watched.page
+    page.goto(f"{server}/#/experiments")
+    page.get_by_role("button", name="Close", exact=True).click()
+    page.get_by_role("button", name="Model training").click()
+    yield watched
+    assert [url for url in watched.requests if not url.startswith((server, "data:", "blob:"))] == []
+
+
+@pytest.fixture
+def open_page(mlflow_ui: Watched, server: str) -> Callable[[str], Page]:
+    def open_path(path: str) -> Page:
+        mlflow_ui.page.goto("about:blank")  # the path is a fragment: nothing else reloads
+        mlflow_ui.page.goto(f"{server}/#/{path}")
+        return mlflow_ui.page
+
+    return open_path
+
+
+def test_the_list_of_experiments_leads_to_the_runs(
+    mlflow_ui: Watched, open_page: Callable[[str], Page], run_ids: dict[str, str]
+) -> None:
+    page = open_page("experiments")
+    page.get_by_role("link", name="deepstab-gan").click()
+    assert len(run_ids) == 2
+    for name in run_ids:
+        expect(page.get_by_role("link", name=name)).to_be_visible()
+    expect(page.get_by_text("flights-training").first).to_be_visible()
+    expect(page.get_by_text("2 matching runs")).to_be_visible()
+    mlflow_ui.save("mlflow-runs")
+
+
+def test_a_run_shows_parameters_charts_plots_and_its_report(
+    mlflow_ui: Watched, open_page: Callable[[str], Page], run_ids: dict[str, str]
+) -> None:
+    run = f"experiments/1/runs/{run_ids[EXPERIMENT]}"
+    page = open_page(run)
+    expect(page.get_by_text("About this run")).to_be_visible()
+    expect(page.get_by_text("dvc.experiment: " + EXPERIMENT)).to_be_visible()
+    page.get_by_placeholder("Search parameters").fill("train.lr_g")
+    expect(page.get_by_role("row", name="train.lr_g 0.0002")).to_be_visible()
+    mlflow_ui.save("mlflow-run")
+
+    page.get_by_role("tab", name="Model metrics").click()
+    assert_charts(page, EXPERIMENT)
+    mlflow_ui.save("mlflow-metrics")
+
+    page = open_page(f"{run}/artifacts/plots/side_by_side.png")
+    picture = page.get_by_role("main").locator("img").first
+    expect(picture).to_be_visible()
+    page.wait_for_function("image => image.naturalWidth > 400", arg=picture.element_handle())
+    mlflow_ui.save("mlflow-plot")
+
+    page = open_page(f"{run}/artifacts/reports/report.html")
+    report = page.frame_locator("iframe")
+    expect(report.get_by_role("heading", name="Stabilization report")).to_be_visible()
+    expect(report.get_by_text("GENERATED virtual flights")).to_be_visible()
+    mlflow_ui.save("mlflow-report")
+    assert_plays(page, report.locator("video").first)
+
+
+def test_two_runs_are_compared(
+    mlflow_ui: Watched, open_page: Callable[[str], Page], run_ids: dict[str, str]
+) -> None:
+    page = open_page("experiments/1/runs?compareRunsMode=CHART")
+    assert_charts(page, *run_ids)
+    mlflow_ui.save("mlflow-charts-of-two")
+
+    ids = ",".join(f'"{run_id}"' for run_id in run_ids.values())
+    page = open_page(f'compare-runs?runs=[{ids}]&experiments=["1"]')
+    expect(page.get_by_text("Comparing 2 Runs from 1 Experiment")).to_be_visible()
+    for name in run_ids:
+        expect(page.get_by_role("cell", name=name, exact=True).first).to_be_visible()
+    row = page.get_by_role("row", name="train.lr_g 0.0")
+    unchanged = page.get_by_role("row", name="train.epochs 2 2")
+    expect(unchanged).to_be_visible()
+    page.get_by_text("Show diff only").first.click()
+    expect(unchanged).to_be_hidden()
+    for value in ("0.0002", "0.001"):
+        expect(row.get_by_text(value, exact=True)).to_be_visible()
+    row.scroll_into_view_if_needed()
+    expect(page.get_by_text("cropped_ssim", exact=True)).to_be_visible()
+    mlflow_ui.save("mlflow-comparison")
+
+
+def test_the_registered_model_has_its_alias(
+    mlflow_ui: Watched, open_page: Callable[[str], Page], server: str, run_ids: dict[str, str]
+) -> None:
+    client = MlflowClient(server)
+    run = client.get_run(run_ids[EXPERIMENT])
+    client.create_registered_model("deepstab-gan")
+    weights = f"{run.info.artifact_uri}/checkpoints/best_stab_gan.pth"
+    client.create_model_version("deepstab-gan", weights, run_id=run.info.run_id)
+    client.set_registered_model_alias("deepstab-gan", "champion", "1")
+    page = open_page("models/deepstab-gan")
+    row = page.get_by_role("row", name="Version 1")
+    expect(row).to_be_visible()
+    expect(row.get_by_text("@ champion")).to_be_visible()
+    mlflow_ui.save("mlflow-model")
+
+
+@pytest.mark.parametrize(("width", "colors"), [(1280, "light"), (420, "dark")])
+def test_the_report_plays_and_needs_nothing(
+    browser: Browser, checkout: Checkout, width: int, colors: Any
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=colors)
+    watched = Watched(page)
+    page.goto((checkout.root / "reports/report.html").as_uri())
+    expect(page.get_by_role("heading", level=1)).to_have_text("Stabilization report")
+    expect(page.get_by_text("GENERATED virtual flights")).to_be_visible()
+    expect(page.get_by_role("columnheader", name="baseline").first).to_be_visible()
+    assert page.locator("svg[role=img]").count() >= 3 + 8  # camera path and learning curves
+    page.get_by_text(EXPERIMENT).first.wait_for()
+    players = page.locator("video")
+    assert players.count() == 1
+    assert_plays(page, players.first)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    watched.save(f"report-{width}-{colors}", full=True)
+    assert [url for url in watched.requests if not url.startswith(("file:", "data:"))] == []
+    assert watched.errors == []
+    page.close()
+
+
+def assert_charts(page: Page, *runs: str) -> None:
+    """There are charts by section, with a line for every run."""
+    sections = page.get_by_test_id("experiment-view-compare-runs-section-header")
+    for name in ("step", "test/baseline"):
+        expect(sections.filter(has=page.get_by_text(name, exact=True)).first).to_be_visible()
+    for run in runs:
+        expect(page.get_by_text(f"{run} (step/gan)").first).to_be_visible()
+    expect(page.locator(".js-plotly-plot .js-line").nth(len(runs) - 1)).to_be_visible()
+
+
+def assert_plays(page: Page, video: Locator) -> None:
+    """The video starts by itself once it is seen, has pictures, and starts over at its end."""
+    video.scroll_into_view_if_needed()
+    element = video.element_handle()
+    playing = "video => video.videoWidth > 0 && video.currentTime > 0.2 && !video.paused"
+    video.evaluate("video => { video.seeks = 0; video.onseeked = () => video.seeks++; }")
+    assert video.evaluate("video => [video.muted, video.controls]") == [True, True]
+    assert element is not None
+    deadline = time.monotonic() + _TIMEOUT_MS / 1000
+    while not video.evaluate(playing):
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(50)
+    while not video.evaluate("video => video.seeks > 0"):
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(50)
