@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from deepstab import cli_experiments
 from deepstab.console import Phases, exit_when_terminated, one_line_errors
 from deepstab.errors import ParameterError, VideoError
 from deepstab.progress import progress
@@ -56,6 +57,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_experiments.app)
 
 
 def main() -> None:
@@ -72,7 +74,11 @@ def stabilize(
     ],
     weights: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Checkpoint to use instead of the one that ships."),
+        typer.Option(
+            metavar="PATH|URI",
+            help="Weights to use instead of those that ship: a checkpoint's path, or of the "
+            "MLflow store models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID.",
+        ),
     ] = None,
     crop: Annotated[
         str,

@@ -191,7 +191,7 @@ class _Store:
     """The MLflow store at a URI, seen to work when it is opened."""
 
     def __init__(self, uri: str, *, experiment: str, root: Path) -> None:
-        self.uri, self.shown_uri = uri, _shown(uri)
+        self.uri, self.shown_uri = uri, shown(uri)
         self.probe()
         client = _load_client()
         with _creation_lock(uri):
@@ -327,7 +327,7 @@ def _probe(uri: str) -> None:
     if not _is_http(uri):
         return
     try:
-        address = f"{_shown(uri).rstrip('/')}/health"
+        address = f"{shown(uri).rstrip('/')}/health"
         urllib.request.urlopen(address, timeout=_PROBE_TIMEOUT_S).close()
     except urllib.error.HTTPError as error:
         error.close()
@@ -389,7 +389,7 @@ def refusals(uri: str, remedy: str = _REMEDY) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:  # of mlflow, its database, the network, the disk
-        raise TrackingError(f"MLflow at {_shown(uri)}: {one_line(error)}; {remedy}") from error
+        raise TrackingError(f"MLflow at {shown(uri)}: {one_line(error)}; {remedy}") from error
 
 
 def _sqlite_file(uri: str) -> Path | None:
@@ -403,6 +403,6 @@ def _is_http(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
-def _shown(uri: str) -> str:
+def shown(uri: str) -> str:
     """The URI without a user's name and password."""
     return _CREDENTIALS.sub("//", uri)
