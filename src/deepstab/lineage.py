@@ -104,7 +104,7 @@ def as_text(chain: Chain) -> str:
     """One block for each link, in the order in which one led to the next."""
     blocks = []
     for title, facts in chain.items():
-        lines = [f"  {name:<18} {_shown(value)}" for name, value in facts.items() if value != ""]
+        lines = [f"  {name:<20} {_shown(value)}" for name, value in facts.items() if value != ""]
         shown = [line for line in lines if not line.endswith(" None")]
         blocks.append("\n".join([title, *(shown or ["  (nothing recorded)"])]))
     return "\n".join(blocks)

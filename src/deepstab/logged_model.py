@@ -146,8 +146,10 @@ def send_model(client: Any, run_id: str, folder: Path) -> None:
 
 
 def _example_clip(network: NetworkParams) -> tuple[Tensor, Tensor, Tensor]:
+    """A clip shaken by a few px: every frame moves as a whole, with some noise."""
     source = torch.Generator().manual_seed(0)
-    size = (network.model.clip_length, network.flow.height, network.flow.width)
-    rgb = torch.rand(1, 3, *size, generator=source)
-    flow = torch.randn(1, 2, *size, generator=source)
-    return rgb, flow, torch.tensor([16 / 9])
+    time, height, width = network.model.clip_length, network.flow.height, network.flow.width
+    rgb = torch.rand(1, 3, time, height, width, generator=source)
+    shake = 2 * torch.randn(1, 2, time, 1, 1, generator=source)
+    noise = 0.1 * torch.randn(1, 2, time, height, width, generator=source)
+    return rgb, shake + noise, torch.tensor([16 / 9])

@@ -13,7 +13,8 @@ from typing import Any
 from deepstab.errors import TrackingError
 from deepstab.tracking import connect, refusals, shown, tracking_uri
 
-CHECKPOINT = "checkpoints/best_stab_gan.pth"
+BEST = "checkpoints/best_stab_gan.pth"
+FINAL = "checkpoints/final_stab_gan.pth"
 _TRAINED_IN_TAG = "deepstab.trained_in"
 _MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
 
@@ -99,17 +100,17 @@ class Records:
             return None if path is None else path.read_bytes().decode("utf-8")
 
     @contextmanager
-    def checkpoint(self, record: Record) -> Iterator[Path]:
-        """The best checkpoint of a run, or of the one it continues, as a file for the block.
+    def checkpoint(self, record: Record, artifact: str = BEST) -> Iterator[Path]:
+        """A checkpoint of a run, or of the one it continues, as a file for the block.
 
         Raises:
             TrackingError: the run has none.
         """
         with tempfile.TemporaryDirectory() as folder:
-            path = self.fetch(record.trained_in, CHECKPOINT, Path(folder))
+            path = self.fetch(record.trained_in, artifact, Path(folder))
             if path is None:
                 raise TrackingError(
-                    f"run {record.run_id} ({record.status}) has no {CHECKPOINT}; "
+                    f"run {record.run_id} ({record.status}) has no {artifact}; "
                     "choose a run whose training ended"
                 )
             yield path

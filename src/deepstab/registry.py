@@ -197,7 +197,7 @@ def _download(records: Records, version: Any, folder: Path) -> Path:
 
     return Path(
         download_artifacts(
-            artifact_uri=f"{version.source}/{CHECKPOINT_PATH}",
+            artifact_uri=f"models:/{version.name}/{version.version}/{CHECKPOINT_PATH}",
             dst_path=str(folder),
             tracking_uri=records.uri,
             registry_uri=records.uri,

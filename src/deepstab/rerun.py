@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deepstab.errors import RerunError
-from deepstab.records import Record, Records
+from deepstab.records import BEST, FINAL, Record, Records
 from deepstab.training import checkpoints
 from deepstab.worktree import worktree_at
 
@@ -24,13 +24,14 @@ _PREPARATION = "flow"
 class Comparison:
     """What a rerun made beside what the run had made.
 
-    `metrics` is name to value then and now, of those that differ; `packages` the lines of
+    `weights` is the path of a checkpoint to the SHA-256 of its weights then and now; `metrics` the
+    name of a figure to its value then and now, where they differ; `packages` the lines of
     packages.txt that only one of the two has, with its sign.
     """
 
     run_id: str
     rerun_id: str
-    weights: tuple[str, str]
+    weights: dict[str, tuple[str, str]]
     num_metrics: int
     metrics: dict[str, tuple[float | None, float | None]]
     processors: tuple[str, str]
@@ -39,19 +40,17 @@ class Comparison:
     @property
     def identical(self) -> bool:
         """Whether the weights are the same to the bit and all metrics the same."""
-        return self.weights[0] == self.weights[1] and not self.metrics
+        return all(then == now for then, now in self.weights.values()) and not self.metrics
 
     def as_text(self) -> str:
         """What is the same and what is not, and where they differ, what else was different."""
-        then, now = self.weights
-        same = f"identical (sha256 {then})" if then == now else f"DIFFERENT ({then} -> {now})"
-        lines = [
-            f"run         {self.run_id}",
-            f"rerun       {self.rerun_id}",
-            f"checkpoint  {same}",
-            f"metrics     {self.num_metrics - len(self.metrics)} of {self.num_metrics} equal",
-            *(f"  {name}: {then} -> {now}" for name, (then, now) in self.metrics.items()),
-        ]
+        lines = [f"run         {self.run_id}", f"rerun       {self.rerun_id}"]
+        for path, (then, now) in self.weights.items():
+            same = "identical, " if then == now else f"DIFFERENT, {then} -> "
+            lines.append(f"weights     {path} {same}{now}")
+        equal = self.num_metrics - len(self.metrics)
+        lines.append(f"metrics     {equal} of {self.num_metrics} equal")
+        lines += [f"  {name}: {then} -> {now}" for name, (then, now) in self.metrics.items()]
         if not self.identical:
             if self.processors[0] != self.processors[1]:
                 lines.append("processor   " + " -> ".join(self.processors))
@@ -76,8 +75,10 @@ def rerun(records: Records, record: Record, *, root: Path) -> Comparison:
     """
     commit, diff = _code_of(records, record)
     figures = _figures_of(records, record)
-    with records.checkpoint(record) as path:
-        weights = checkpoints.load(path).weights_sha256()
+    weights = {}
+    for artifact in (BEST, FINAL):
+        with records.checkpoint(record, artifact) as path:
+            weights[artifact] = checkpoints.load(path).weights_sha256()
     with worktree_at(commit, root=root) as tree:
         if diff is not None:
             tree.apply(diff)
@@ -94,13 +95,13 @@ def rerun(records: Records, record: Record, *, root: Path) -> Comparison:
         # to be restored later in its place.
         forced = ("dvc", "repro", "--force", "--no-commit", "--downstream", _TRAINING)
         tree.run(forced, environment=environment)
-        made = checkpoints.load(tree.project / "checkpoints" / "best_stab_gan.pth")
+        made = {artifact: checkpoints.load(tree.project / artifact) for artifact in weights}
         again = _flatten(json.loads((tree.project / _METRICS).read_text("utf-8")))
-    rebuilt = records.find(made.run_id)
+    rebuilt = records.find(made[BEST].run_id)
     return Comparison(
         run_id=record.run_id,
-        rerun_id=made.run_id,
-        weights=(weights, made.weights_sha256()),
+        rerun_id=rebuilt.run_id,
+        weights={path: (weights[path], made[path].weights_sha256()) for path in weights},
         num_metrics=len(figures.keys() | again.keys()),
         metrics={
             name: (figures.get(name), again.get(name))

@@ -137,7 +137,9 @@ def worktree_at(commit: str, *, root: Path) -> Iterator[Worktree]:
     parent = Path(tempfile.mkdtemp(prefix="rerun-", dir=scratch))
     checkout = parent / "worktree"
     try:
-        _git(root, "worktree", "add", "--quiet", "--detach", str(checkout), commit)
+        # Without hooks: DVC's own would check out every output.
+        no_hooks = ("-c", f"core.hooksPath={os.devnull}")
+        _git(root, *no_hooks, "worktree", "add", "--quiet", "--detach", str(checkout), commit)
         project = checkout / prefix
         yield Worktree(root, project)
         _keep_unsent(project, root)
@@ -160,8 +162,8 @@ def _git(root: Path, *arguments: str) -> str:
     )
     if done.returncode != 0:
         raise RerunError(
-            f"git {arguments[0]} failed in {root}: {' '.join(done.stderr.split())}; fetch the "
-            "run's commit, or call from a clone that has it"
+            f"git in {root}: {' '.join(done.stderr.split())}; fetch the run's commit, or call from "
+            "a clone that has it"
         )
     return done.stdout.strip()
 
