@@ -116,10 +116,10 @@ class Records:
             yield path
 
     def _named(self, name: str) -> list[Any]:
-        if "'" in name:
-            return []
+        # MLflow knows no escapes, but either quote.
+        quoted = f'"{name}"' if "'" in name else f"'{name}'"
         experiments = [found.experiment_id for found in self.client.search_experiments()]
-        return list(self.client.search_runs(experiments, f"attributes.run_name = '{name}'"))
+        return list(self.client.search_runs(experiments, f"attributes.run_name = {quoted}"))
 
 
 def _record(run: Any) -> Record:

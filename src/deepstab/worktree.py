@@ -140,10 +140,9 @@ def worktree_at(commit: str, *, root: Path) -> Iterator[Worktree]:
         # Without hooks: DVC's own would check out every output.
         no_hooks = ("-c", f"core.hooksPath={os.devnull}")
         _git(root, *no_hooks, "worktree", "add", "--quiet", "--detach", str(checkout), commit)
-        project = checkout / prefix
-        yield Worktree(root, project)
-        _keep_unsent(project, root)
+        yield Worktree(root, checkout / prefix)
     finally:
+        _keep_unsent(checkout / prefix, root)
         shutil.rmtree(parent)
         _git(root, "worktree", "prune")
 

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,65 +11,8 @@ import yaml
 
 from deepstab.data.shards import ShardIndex, verify_shards
 from deepstab.training import checkpoints
+from tests.checkout import STAGES, Checkout
 from tests.conftest import ROOT, with_values
-
-STAGES = ["download", "flow", "train", "evaluate"]
-
-
-class Checkout:
-    """A copy of the project in a git repository of its own."""
-
-    def __init__(self, root: Path, tree: dict[str, Any]) -> None:
-        self.root = root
-        for name in ("src", "stages", "data/deepstab"):
-            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
-            shutil.copy(ROOT / name, root / name)
-        self.write_params(tree)
-        self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))},
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(root / "src"),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        self.run("git", "init", "-q")
-        self.run("dvc", "init", "-q")
-        self.run("git", "add", "-A")
-        identity = ("-c", "user.name=t", "-c", "user.email=t@t")
-        self.run("git", *identity, "commit", "-q", "-m", "start")
-
-    def write_params(self, tree: dict[str, Any]) -> None:
-        (self.root / "params.yaml").write_text(yaml.safe_dump(tree))
-
-    def run(self, *command: str, ok: bool = True) -> str:
-        done = subprocess.run(
-            command,
-            cwd=self.root,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert (done.returncode == 0) == ok, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def repro(self) -> list[str]:
-        """The stages that ran."""
-        output = self.run("dvc", "repro")
-        return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
-
-    def would_run(self) -> list[str]:
-        """The stages whose inputs changed, found without running them. A stage behind one of them
-        is not listed."""
-        output = self.run("dvc", "repro", "--dry")
-        return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        with sqlite3.connect(self.root / "mlflow.db") as database:
-            rows = database.execute(sql).fetchall()
-        database.close()
-        return rows
 
 
 @pytest.fixture(scope="module")
