@@ -115,6 +115,8 @@ def stabilize(
     with one_line_errors():
         started = time.monotonic()
         from deepstab.data.video import probe
+        from deepstab.registry import local_weights
+        from deepstab.tracking import project_root
 
         mode, fraction = parse_crop(crop)
         _check_strength(strength)
@@ -122,11 +124,13 @@ def stabilize(
         _check_targets(source, destination, compare, plot)
 
         # The heaviest only now: what is wrong shows at once.
+        with local_weights(weights, root=project_root()) as path:
+            from deepstab.weights import load_weights
+
+            checkpoint = load_weights(path)
         from deepstab.comparison import plot_paths, save_plot, write_comparison
         from deepstab.stabilize import Crop, Encoding, stabilize_video
-        from deepstab.weights import load_weights
 
-        checkpoint = load_weights(weights)
         with closing(Phases(total)) as phases:
             done = stabilize_video(
                 source,

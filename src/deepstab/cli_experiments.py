@@ -66,13 +66,16 @@ def rerun(run: RunArgument) -> None:
     every metric equal, else 1.
     """
     with one_line_errors():
-        from deepstab import rerun as rebuilding
         from deepstab.records import Records
         from deepstab.tracking import project_root
 
         root = project_root()
         records = Records(root)
-        found = rebuilding.rerun(records, records.find(run), root=root)
+        record = records.find(run)
+        # torch only now: what is wrong shows at once.
+        from deepstab import rerun as rebuilding
+
+        found = rebuilding.rerun(records, record, root=root)
         print(found.as_text())
         if not found.identical:
             raise typer.Exit(1)
@@ -82,7 +85,7 @@ def rerun(run: RunArgument) -> None:
 def promote(
     run: RunArgument,
     force: Annotated[
-        bool, typer.Option("--force", help="Make it champion whatever the comparison says.")
+        bool, typer.Option("--force", help="Make it champion without comparing.")
     ] = False,
     params: Annotated[
         Path, typer.Option(metavar="PATH", help="File with the rule, section `registry`.")

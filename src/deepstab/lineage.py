@@ -6,7 +6,7 @@ import datetime
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -16,8 +16,9 @@ from deepstab.errors import DeepStabError
 from deepstab.lockfile import outputs
 from deepstab.origin import Origin
 from deepstab.records import Record, Records
-from deepstab.training.checkpoints import Checkpoint
-from deepstab.weights import load_weights
+
+if TYPE_CHECKING:
+    from deepstab.training.checkpoints import Checkpoint
 
 # One link of the chain: what is said of it, in the order to show it.
 Facts = dict[str, Any]
@@ -49,6 +50,8 @@ def read_file(path: Path) -> FileOrigin:
         DeepStabError: the file cannot be read, or says nothing of a run.
     """
     if path.suffix in _WEIGHTS_SUFFIXES:
+        from deepstab.weights import load_weights  # torch takes seconds to load
+
         checkpoint = load_weights(str(path))
         return FileOrigin(checkpoint.run_id, _checkpoint_facts(checkpoint))
     if path.suffix == ".json":

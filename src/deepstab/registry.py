@@ -15,7 +15,7 @@ from typing import Any
 
 from deepstab.config import RegistryParams
 from deepstab.errors import RegistryError
-from deepstab.logged_model import CHECKPOINT_PATH
+from deepstab.model_upload import CHECKPOINT_PATH
 from deepstab.records import Record, Records
 from deepstab.tracking import refusals
 
@@ -36,9 +36,18 @@ class Promotion:
     reason: str
 
 
-def is_uri(name: str) -> bool:
-    """Say whether weights are named by the store's URI rather than a path."""
-    return name.startswith(("models:/", "runs:/"))
+@contextmanager
+def local_weights(name: str | None, *, root: Path) -> Iterator[str | None]:
+    """Weights by a name that `load_weights` takes, those of the store as a file for the block.
+
+    Raises:
+        TrackingError: as `fetch_checkpoint`.
+    """
+    if name is not None and name.startswith(("models:/", "runs:/")):
+        with fetch_checkpoint(name, root=root) as path:
+            yield str(path)
+    else:
+        yield name
 
 
 @contextmanager
@@ -82,7 +91,7 @@ def promote(records: Records, record: Record, *, rule: RegistryParams, force: bo
         records: the store.
         record: a finished run.
         rule: what is compared, and how much better it must be.
-        force: make it champion whatever the comparison says.
+        force: make it champion without comparing.
 
     Raises:
         RegistryError: the run has no model or was not evaluated, or the champion was measured on
@@ -100,11 +109,11 @@ def promote(records: Records, record: Record, *, rule: RegistryParams, force: bo
             wins, reason = True, f"{rule.metric} {value:.6g}; there was no champion"
         elif present.run_id == record.run_id:
             wins, reason = True, f"{rule.metric} {value:.6g}; it was the champion before"
+        elif force:
+            wins, reason = True, f"{rule.metric} {value:.6g}; forced"
         else:
             wins, reason = compare(value, _measured(present, rule), rule)
-            reason += f" of version {champion.version} (run {present.run_id})"
-            if force and not wins:
-                wins, reason = True, f"{reason}; forced"
+            reason += f", version {champion.version} of run {present.run_id}"
         if wins:
             records.client.set_registered_model_alias(rule.name, CHAMPION, version)
         return Promotion(version, wins, reason)

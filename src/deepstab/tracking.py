@@ -25,7 +25,7 @@ from typing import Any
 from filelock import FileLock
 
 from deepstab.errors import TrackingError
-from deepstab.logged_model import send_model
+from deepstab.model_upload import send_model
 from deepstab.outbox import Point, Status, Tag
 from deepstab.provenance import read_provenance
 from deepstab.run import Plain, Run, Tracker, one_line

@@ -1,4 +1,4 @@
-"""Weights by name: those that ship with the package, a file, or a model of the MLflow store."""
+"""Weights by name: those that ship with the package, a checkpoint, or a safetensors file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from deepstab import registry
 from deepstab.config import parse_network_params
 from deepstab.data.folder import sha256_of
 from deepstab.errors import CheckpointError
-from deepstab.tracking import project_root
 from deepstab.training import checkpoints
 from deepstab.training.checkpoints import Checkpoint
 
@@ -21,22 +19,17 @@ _CHECKSUM_SUFFIX = ".sha256"
 
 
 def load_weights(name: str | None) -> Checkpoint:
-    """The shipped weights, checksum verified, or those of a file or the store.
+    """The shipped weights, checksum verified, or those of a file.
 
     Args:
-        name: None for the shipped weights; or the path of a .pth checkpoint or .safetensors file;
-            or `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN`.
+        name: None for the shipped weights; or the path of a .pth checkpoint or .safetensors file.
 
     Raises:
         CheckpointError: missing, damaged, or no weights of a generator.
-        TrackingError: no such model or run, or the store is away.
     """
     if name is None:
         _verify(SHIPPED)
         return _load_safetensors(SHIPPED)
-    if registry.is_uri(name):
-        with registry.fetch_checkpoint(name, root=project_root()) as path:
-            return checkpoints.load(path)
     path = Path(name)
     return _load_safetensors(path) if path.suffix == ".safetensors" else checkpoints.load(path)
 

@@ -11,13 +11,8 @@ import pytest
 import torch
 
 from deepstab.errors import TrackingError
-from deepstab.logged_model import (
-    CHECKPOINT_PATH,
-    log_generator,
-    save_generator,
-    send_model,
-    verify_generator,
-)
+from deepstab.logged_model import log_generator, save_generator, verify_generator
+from deepstab.model_upload import CHECKPOINT_PATH, send_model
 from deepstab.run import Tracker
 from deepstab.tracking import connect, start_run, tracking_uri
 from deepstab.training import checkpoints

@@ -10,9 +10,9 @@ from mlflow.models import Model
 
 from deepstab.config import RegistryParams
 from deepstab.errors import RegistryError, TrackingError
-from deepstab.logged_model import CHECKPOINT_PATH
+from deepstab.model_upload import CHECKPOINT_PATH
 from deepstab.records import Record, Records
-from deepstab.registry import compare, fetch_checkpoint, promote
+from deepstab.registry import compare, local_weights, promote
 from deepstab.tracking import start_run
 from deepstab.training import checkpoints
 from deepstab.weights import load_weights
@@ -121,7 +121,7 @@ def test_the_alias_goes_to_the_better_and_stays_there(
     assert "0.5 does not beat 0.4" in outcomes[-1].reason
     forced = promote(*find(root, worse), rule=rule, force=True)
     assert forced.is_champion
-    assert "forced" in forced.reason
+    assert forced.reason == "jitter 0.7; forced"
     assert champion(root, rule) == worse
 
 
@@ -158,10 +158,12 @@ def test_weights_by_their_names_in_the_store(
     promote(*find(root, run_id), rule=rule, force=False)
     wanted = checkpoints.load(untrained_weights).weights_sha256()
     for uri in (f"models:/{rule.name}@champion", f"models:/{rule.name}/1", f"runs:/{run_id}"):
-        assert load_weights(uri).weights_sha256() == wanted
-        with fetch_checkpoint(uri, root=root) as path:
-            assert path.suffix == ".pth"
-        assert not path.exists()
+        with local_weights(uri, root=root) as path:
+            assert load_weights(path).weights_sha256() == wanted
+        assert not Path(path).exists()
+    for name in (None, "models/a.pth"):
+        with local_weights(name, root=root) as path:
+            assert path == name
 
 
 @pytest.mark.parametrize(
@@ -176,8 +178,8 @@ def test_weights_by_their_names_in_the_store(
     ],
 )
 def test_weights_that_are_not_in_the_store(root: Path, store: None, uri: str, message: str) -> None:
-    with pytest.raises(TrackingError, match=message) as caught:
-        load_weights(uri)
+    with pytest.raises(TrackingError, match=message) as caught, local_weights(uri, root=root):
+        pytest.fail("there are no such weights")
     assert "\n" not in str(caught.value)
 
 
@@ -185,6 +187,9 @@ def test_no_store_is_made_by_looking_for_one(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TrackingError, match="there is no MLflow database"):
-        load_weights("models:/gan@champion")
+    with (
+        pytest.raises(TrackingError, match="there is no MLflow database"),
+        local_weights("models:/gan@champion", root=tmp_path),
+    ):
+        pytest.fail("there is no store")
     assert not list(tmp_path.iterdir())
