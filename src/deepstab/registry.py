@@ -101,19 +101,19 @@ def promote(records: Records, record: Record, *, rule: RegistryParams, force: bo
         model_id = _model_of(records, record)
         value = _measured(record, rule)
         champion = _find_version(records, rule.name, alias=CHAMPION)
-        present = None if champion is None else records.find(champion.run_id)
-        if present is not None and not force:
-            _check_comparable(record, present)
-        version = _register(records, rule.name, record, model_id)
-        if present is None:
-            wins, reason = True, f"{rule.metric} {value:.6g}; there was no champion"
-        elif present.run_id == record.run_id:
-            wins, reason = True, f"{rule.metric} {value:.6g}; it was the champion before"
+        wins, reason = True, f"{rule.metric} {value:.6g}"
+        if champion is None:
+            reason += "; there was no champion"
+        elif champion.run_id == record.run_id:
+            reason += "; it was the champion before"
         elif force:
-            wins, reason = True, f"{rule.metric} {value:.6g}; forced"
+            reason += "; forced"
         else:
+            present = records.find(champion.run_id)
+            _check_comparable(record, present)
             wins, reason = compare(value, _measured(present, rule), rule)
             reason += f", version {champion.version} of run {present.run_id}"
+        version = _register(records, rule.name, record, model_id)
         if wins:
             records.client.set_registered_model_alias(rule.name, CHAMPION, version)
         return Promotion(version, wins, reason)
