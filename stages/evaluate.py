@@ -83,7 +83,8 @@ def main() -> None:
             tracker.log_artifact(path, "reports")
         for path in sorted(plots.iterdir()):
             tracker.log_artifact(path, "plots")
-        log_generator(tracker, generator, network=checkpoint.params, checkpoint=best)
+        if params.tracking.log_model:
+            log_generator(tracker, generator, network=checkpoint.params, checkpoint=best)
         if lock := read_lock(Path("dvc.lock"), checkpoint=best):
             tracker.log_text(lock, "dvc/dvc.lock")
         tracker.log_metrics({"duration_s/evaluate": time.monotonic() - started}, step=0)

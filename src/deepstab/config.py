@@ -237,6 +237,10 @@ class TrackingParams(Section):
     """MLflow."""
 
     experiment: str = Field(min_length=1, description="name of the MLflow experiment")
+    log_model: bool = Field(
+        description="keep the model in MLflow's own format too, which `deepstab promote` needs; "
+        "exporting and checking it takes seconds"
+    )
 
 
 class RegistryParams(Section):

@@ -132,7 +132,7 @@ def compare(value: float, champions: float, rule: RegistryParams) -> tuple[bool,
 
 def _check_comparable(record: Record, present: Record) -> None:
     mine, theirs = (run.datasets.get("test", ("", ""))[1] for run in (record, present))
-    if mine != theirs:
+    if not mine or mine != theirs:
         raise RegistryError(
             f"run {record.run_id} was tested on other data (manifest {mine[:12] or 'unknown'}) "
             f"than the champion, run {present.run_id} (manifest {theirs[:12] or 'unknown'}); "
@@ -160,7 +160,7 @@ def _model_of(records: Records, record: Record) -> str:
     if not ready:
         raise RegistryError(
             f"run {record.run_id} ({record.status}) has no model in the store; "
-            "promote one whose evaluate stage finished"
+            "promote one whose evaluate stage finished with tracking.log_model: true"
         )
     return str(max(ready, key=lambda model: model.creation_timestamp).model_id)
 

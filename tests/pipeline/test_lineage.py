@@ -30,8 +30,13 @@ def weights_of(checkout: Checkout) -> str:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory, tiny_tree: dict[str, Any]) -> Checkout:
-    made = Checkout(tmp_path_factory.mktemp("project") / "checkout", tiny_tree)
+def tree(tiny_tree: dict[str, Any]) -> dict[str, Any]:
+    return with_values(tiny_tree, {"tracking.log_model": True})
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any]) -> Checkout:
+    made = Checkout(tmp_path_factory.mktemp("project") / "checkout", tree)
     assert made.repro() == STAGES
     return made
 
@@ -46,7 +51,7 @@ def clean(checkout: Checkout) -> str:
 def dirty(
     checkout: Checkout,
     clean: str,
-    tiny_tree: dict[str, Any],
+    tree: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
     """A run made with other parameters and edited code, all thrown away since."""
@@ -56,7 +61,7 @@ def dirty(
     original = generator.read_text()
     generator.write_text(original.replace("_FLOW_GAIN = 10.0", "_FLOW_GAIN = 3.0"))
     (checkout.root / "src/deepstab/models/new.py").write_text('"""Not in git."""\n')
-    checkout.write_params(with_values(tiny_tree, {"train.lr_g": 0.02}))
+    checkout.write_params(with_values(tree, {"train.lr_g": 0.02}))
     assert checkout.repro() == ["train", "evaluate"]
     made = run_id_of(checkout)
     assert weights_of(checkout) != before
