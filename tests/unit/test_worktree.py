@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -160,3 +161,21 @@ def test_a_command_runs_with_the_checkouts_code_and_its_failure_is_said(
         assert (tree.project / "seen").read_text() == f"{tree.project / 'src'} None x"
         with pytest.raises(RerunError, match="exit code 3"):
             tree.run((sys.executable, "-c", "raise SystemExit(3)"), environment={})
+
+
+def test_an_interrupt_ends_what_runs_and_its_children(repository: Path, tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    pid = tmp_path / "pid"
+    script = f"sleep 600 & echo $! > {pid}.part; mv {pid}.part {pid}; wait"
+    before = signal.signal(signal.SIGALRM, interrupt)
+    with ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGALRM, before)
+        stack.enter_context(pytest.raises(KeyboardInterrupt))
+        tree = stack.enter_context(worktree_at("HEAD", root=repository))
+        signal.setitimer(signal.ITIMER_REAL, 2)
+        tree.run(("bash", "-c", script), environment={})
+    assert left_in(repository) == []
+    state = Path(f"/proc/{pid.read_text().strip()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
