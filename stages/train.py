@@ -13,6 +13,7 @@ from deepstab.data.sources import MANIFEST_NAME, VGG19_NAME
 from deepstab.durations import recall_durations
 from deepstab.stage import run_stage
 from deepstab.tracking import project_root, start_run
+from deepstab.training import checkpoints
 from deepstab.training.loop import BEST_NAME, FINAL_NAME, history_csv, train
 
 
@@ -64,7 +65,14 @@ def main() -> None:
         tracker.log_artifact(args.raw / MANIFEST_NAME, "data")
         for name in (BEST_NAME, FINAL_NAME):
             tracker.log_artifact(args.checkpoints / name, "checkpoints")
-        tracker.set_tags(result.best.tags())
+        final = checkpoints.load(args.checkpoints / FINAL_NAME)
+        tracker.set_tags(
+            {
+                "checkpoint.epoch": str(result.best.epoch),
+                "checkpoint.generator_sha256": result.best.generator_sha256(),
+                "checkpoint.final_generator_sha256": final.generator_sha256(),
+            }
+        )
         digests = {"download": manifest.digest(), "flow": index.digest()}
         durations = recall_durations(digests, scratch=root / ".scratch")
         durations["duration_s/train"] = time.monotonic() - started

@@ -80,6 +80,7 @@ def trace(records: Records, record: Record) -> Chain:
             "trained_in": training.run_id,
             "epoch": training.tags.get("checkpoint.epoch"),
             "generator_sha256": training.tags.get("checkpoint.generator_sha256"),
+            "final_generator_sha256": training.tags.get("checkpoint.final_generator_sha256"),
             **_locked(made, "checkpoints/best_stab_gan.pth"),
         },
         "metrics": {
@@ -92,14 +93,15 @@ def trace(records: Records, record: Record) -> Chain:
 
 def contradiction(origin: FileOrigin, chain: Chain) -> str | None:
     """Say how a file differs from what its run made, None if it does not as far as both say."""
-    for link in ("checkpoint", "metrics"):
-        for name, value in origin.facts.items():
-            known = chain[link].get(name)
-            same = known is None or (
-                f"{known:.6g}" == f"{value:.6g}" if isinstance(value, float) else known == value
-            )
-            if not same:
-                return f"{name} is {value} in the file, but {known} in run {origin.run_id}"
+    run = f"run {origin.run_id}"
+    sha256 = origin.facts.get("generator_sha256")
+    made = [sha for name, sha in chain["checkpoint"].items() if "generator_sha256" in name and sha]
+    if sha256 is not None and made and sha256 not in made:
+        return f"generator_sha256 is {sha256} in the file, but {run} made {' and '.join(made)}"
+    for name, known in chain["metrics"].items():
+        value = origin.facts.get(name)
+        if value is not None and f"{known:.6g}" != f"{value:.6g}":
+            return f"{name} is {value} in the file, but {known} in {run}"
     return None
 
 
@@ -107,9 +109,9 @@ def as_text(chain: Chain) -> str:
     """One block for each link, in the order in which one led to the next."""
     blocks = []
     for title, facts in chain.items():
-        lines = [f"  {name:<20} {_shown(value)}" for name, value in facts.items() if value != ""]
-        shown = [line for line in lines if not line.endswith(" None")]
-        blocks.append("\n".join([title, *(shown or ["  (nothing recorded)"])]))
+        known = {name: value for name, value in facts.items() if value not in (None, "")}
+        lines = [f"  {name:<22} {_shown(value)}" for name, value in known.items()]
+        blocks.append("\n".join([title, *(lines or ["  (nothing recorded)"])]))
     return "\n".join(blocks)
 
 

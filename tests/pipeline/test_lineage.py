@@ -31,7 +31,8 @@ def weights_of(checkout: Checkout) -> str:
 
 @pytest.fixture(scope="module")
 def tree(tiny_tree: dict[str, Any]) -> dict[str, Any]:
-    return with_values(tiny_tree, {"tracking.log_model": True})
+    smaller = {"data.flights.num_flights": 3, "data.flights.num_frames": 32}
+    return with_values(tiny_tree, {**smaller, "tracking.log_model": True})
 
 
 @pytest.fixture(scope="module")

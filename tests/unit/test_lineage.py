@@ -26,6 +26,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy i
 PARAMS = {"seed": 7, "flow.winsize": 15, "evaluate.window_stride": 6}
 
 
+def later(checkpoint: Checkpoint) -> Checkpoint:
+    """The last checkpoint where this one is the best."""
+    weights = {name: value * 2 for name, value in checkpoint.generator.items()}
+    return dataclasses.replace(checkpoint, generator=weights, epoch=4)
+
+
 @pytest.fixture(autouse=True)
 def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_TRACKING_URI", "DEEPSTAB_TRACKING", "DVC_ROOT", "DVC_EXP_NAME"):
@@ -52,7 +58,13 @@ def trained(root: Path, untrained: Checkpoint) -> Checkpoint:
             checkpoint = dataclasses.replace(untrained, run_id=run.run_id, epoch=3)
             run.log_params(PARAMS)
             run.log_dataset("x", sha256=64 * "d", source="flights", context="training")
-            run.set_tags(checkpoint.tags())
+            run.set_tags(
+                {
+                    "checkpoint.epoch": "3",
+                    "checkpoint.generator_sha256": checkpoint.generator_sha256(),
+                    "checkpoint.final_generator_sha256": later(checkpoint).generator_sha256(),
+                }
+            )
             run.log_metrics({"test/stabilized/psnr": 25.123456789, "duration_s/train": 7.0}, step=0)
     return checkpoint
 
@@ -69,8 +81,8 @@ def test_the_chain_of_a_run(root: Path, trained: Checkpoint) -> None:
     assert chain["checkpoint"]["epoch"] == "3"
     assert chain["metrics"] == {"psnr": 25.123456789}
     text = lineage.as_text(chain)
-    assert "\n  manifest_sha256      " + 64 * "d" + "\n" in text
-    assert text.endswith("metrics\n  psnr                 25.1235")
+    assert "\n  manifest_sha256        " + 64 * "d" + "\n" in text
+    assert text.endswith("metrics\n  psnr                   25.1235")
     assert "None" not in text
 
 
@@ -96,12 +108,13 @@ def test_files_name_their_run_and_differences_show(
     root: Path, trained: Checkpoint, tmp_path: Path
 ) -> None:
     checkpoints.save(trained.as_tree(), tmp_path / "a.pth")
+    checkpoints.save(later(trained).as_tree(), tmp_path / "final.pth")
     export_weights(trained, tmp_path / "a.safetensors")
     metrics = {"run_id": trained.run_id, "data": {}, "psnr": {"input": 1, "stabilized": 25.1235}}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     records = Records(root)
     chain = lineage.trace(records, records.find(trained.run_id))
-    for name in ("a.pth", "a.safetensors", "metrics.json"):
+    for name in ("a.pth", "final.pth", "a.safetensors", "metrics.json"):
         assert lineage.is_file(str(tmp_path / name))
         origin = lineage.read_file(tmp_path / name)
         assert origin.run_id == trained.run_id

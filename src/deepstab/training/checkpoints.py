@@ -58,13 +58,6 @@ class Checkpoint:
         """SHA-256 of the generator alone, the same in every file that holds it."""
         return _sha256(self.generator)
 
-    def tags(self) -> dict[str, str]:
-        """What a run says of the checkpoint it made."""
-        return {
-            "checkpoint.epoch": str(self.epoch),
-            "checkpoint.generator_sha256": self.generator_sha256(),
-        }
-
     def as_tree(self) -> dict[str, Any]:
         """Plain containers and tensors, loadable with `weights_only=True`."""
         return {
