@@ -34,25 +34,34 @@ def lineage(
 ) -> None:
     """Print where FILE or RUN came from: data, shards, run, checkpoint, metrics.
 
-    A FILE whose contents are not what its run made is an error.
+    A FILE that is not what its run made is an error; of one whose run is not in the store, what it
+    says itself is printed first.
     """
     with one_line_errors():
         from deepstab.errors import TrackingError
-        from deepstab.lineage import as_text, contradiction, is_file, read_file, trace
+        from deepstab.lineage import Chain, as_text, contradiction, is_file, read_file, trace
         from deepstab.records import Records
         from deepstab.tracking import project_root
 
+        def show(chain: Chain) -> None:
+            print(json.dumps(chain, indent=1) if as_json else as_text(chain))
+
         origin = read_file(Path(subject)) if is_file(subject) else None
-        if origin is not None and not origin.run_id:
-            raise TrackingError(
-                f"{subject} was made without tracking, so nothing more is known of it"
-            )
-        records = Records(project_root())
-        record = records.find(subject if origin is None else origin.run_id)
-        chain = trace(records, record)
+        own: Chain = {}
         if origin is not None:
-            chain = {"file": {"path": subject, **origin.facts}, **chain}
-        print(json.dumps(chain, indent=1) if as_json else as_text(chain))
+            own = {"file": {"path": subject, "run": origin.run_id, **origin.facts}}
+        try:
+            if origin is not None and not origin.run_id:
+                raise TrackingError(
+                    f"{subject}: its weights were trained untracked; nothing more is known of them"
+                )
+            records = Records(project_root())
+            chain = trace(records, records.find(subject if origin is None else origin.run_id))
+        except TrackingError:
+            if own:
+                show(own)
+            raise
+        show(own | chain)
         if origin is not None and (difference := contradiction(origin, chain)):
             raise TrackingError(f"{subject} is not what its run made: {difference}")
 

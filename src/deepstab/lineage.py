@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from deepstab import __version__
 from deepstab.data.encoding import FORMATS
 from deepstab.data.video import read_comment
 from deepstab.errors import DeepStabError
@@ -50,9 +51,7 @@ def read_file(path: Path) -> FileOrigin:
         DeepStabError: the file cannot be read, or says nothing of a run.
     """
     if path.suffix in _WEIGHTS_SUFFIXES:
-        from deepstab.weights import load_weights  # torch takes seconds to load
-
-        checkpoint = load_weights(str(path))
+        checkpoint = _load_weights(str(path))
         return FileOrigin(checkpoint.run_id, _checkpoint_facts(checkpoint))
     if path.suffix == ".json":
         return _read_metrics(path)
@@ -62,7 +61,10 @@ def read_file(path: Path) -> FileOrigin:
             f"{path} says nothing of where it came from; name a checkpoint, a metrics.json or a "
             "video that deepstab stabilized"
         )
-    return FileOrigin(origin.run_id, {"generator_sha256": origin.generator_sha256})
+    facts: Facts = {"generator_sha256": origin.generator_sha256}
+    if not origin.run_id and _load_weights(None).generator_sha256() == origin.generator_sha256:
+        facts["weights"] = f"shipped with deepstab {__version__}"
+    return FileOrigin(origin.run_id, facts)
 
 
 def trace(records: Records, record: Record) -> Chain:
@@ -113,6 +115,12 @@ def as_text(chain: Chain) -> str:
         lines = [f"  {name:<22} {_shown(value)}" for name, value in known.items()]
         blocks.append("\n".join([title, *(lines or ["  (nothing recorded)"])]))
     return "\n".join(blocks)
+
+
+def _load_weights(name: str | None) -> Checkpoint:
+    from deepstab.weights import load_weights  # torch takes seconds to load
+
+    return load_weights(name)
 
 
 def _checkpoint_facts(checkpoint: Checkpoint) -> Facts:

@@ -106,7 +106,7 @@ def rerun(records: Records, record: Record, *, root: Path) -> Comparison:
         metrics={
             name: (figures.get(name), again.get(name))
             for name in sorted(figures.keys() | again.keys())
-            if figures.get(name) != again.get(name)
+            if str(figures.get(name)) != str(again.get(name))  # nan is as good as nan
         },
         processors=(record.tags.get("processor", ""), rebuilt.tags.get("processor", "")),
         packages=_package_changes(records, record, rebuilt),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -20,6 +21,11 @@ import numpy as np
 import pytest
 from skimage import data
 
+from deepstab.data.video import rewrite_video
+from deepstab.origin import Origin
+from deepstab.training import checkpoints
+from deepstab.training.checkpoints import Checkpoint
+from deepstab.weights import load_weights
 from tests.conftest import ROOT
 
 COMMAND = Path(sys.executable).with_name("deepstab")
@@ -219,6 +225,31 @@ def test_a_store_that_is_away_is_one_line_within_seconds(
     assert done.returncode == 1
     assert f"MLflow at {uri}: " in error_line(done)
     assert contents(tmp_path) == {}
+
+
+def test_a_file_says_what_it_knows_where_its_run_is_unknown(
+    clip: Path, untrained: Checkpoint, tmp_path: Path
+) -> None:
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'none.db'}"}
+    video, weights = tmp_path / "steady.mkv", tmp_path / "a.pth"
+    shipped = load_weights(None)
+    rewrite_video(
+        *(clip, video, lambda frames: frames),
+        crf=30,
+        preset="ultrafast",
+        comment=str(Origin("", shipped.generator_sha256())),
+    )
+    checkpoints.save(dataclasses.replace(untrained, run_id="elsewhere").as_tree(), weights)
+    for path, message, facts in (
+        (video, "trained untracked", {"run": "", "weights": "shipped with deepstab 0.1.0"}),
+        (weights, "there is no MLflow database", {"run": "elsewhere", "epoch": "1"}),
+    ):
+        done = deepstab("lineage", path, "--json", **store)
+        assert done.returncode == 1
+        assert message in error_line(done)
+        said = json.loads(done.stdout)["file"]
+        assert said["path"] == str(path)
+        assert facts.items() <= said.items()
 
 
 def empty(path: Path) -> Path:
