@@ -1,14 +1,18 @@
 """DVC stage: bring the videos and the VGG19 weights to data/raw, with a manifest."""
 
 import argparse
+import time
 from pathlib import Path
 
 from deepstab.config import load_params
 from deepstab.data.sources import prepare_data
+from deepstab.durations import remember_duration
 from deepstab.stage import run_stage
+from deepstab.tracking import project_root
 
 
 def main() -> None:
+    started = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--out", type=Path, default=Path("data/raw"))
@@ -16,6 +20,12 @@ def main() -> None:
     params = load_params(args.params)
     manifest = prepare_data(
         args.out, params=params.data, seed=params.seed, vgg_weights=params.loss.vgg_weights
+    )
+    remember_duration(
+        "download",
+        time.monotonic() - started,
+        digest=manifest.digest(),
+        scratch=project_root() / ".scratch",
     )
     counts = ", ".join(f"{count} {name}" for name, count in manifest.counts().items())
     print(f"download: {manifest.source}: {counts}")

@@ -1,6 +1,7 @@
 """DVC stage: measure the best checkpoint on the test videos; tables, plots, the MLflow run."""
 
 import argparse
+import time
 from pathlib import Path
 
 from deepstab.config import flatten, load_params
@@ -8,6 +9,8 @@ from deepstab.data.manifest import Manifest
 from deepstab.data.shards import ShardIndex
 from deepstab.data.sources import MANIFEST_NAME
 from deepstab.evaluation import ROWS, evaluate_pair, mean_measures
+from deepstab.lockfile import read_lock
+from deepstab.logged_model import log_generator
 from deepstab.progress import progress
 from deepstab.provenance import read_provenance
 from deepstab.report import page, plots, tables
@@ -22,6 +25,7 @@ _COMPARED = ("psnr", "cropped_ssim", "jitter_px", "stability")
 
 
 def main() -> None:
+    started = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--raw", type=Path, default=Path("data/raw"))
@@ -32,7 +36,8 @@ def main() -> None:
     params = load_params(args.params)
     index = ShardIndex.load(args.shards)
     manifest = Manifest.load(args.raw / MANIFEST_NAME)
-    checkpoint = checkpoints.load(args.checkpoints / BEST_NAME)
+    best = args.checkpoints / BEST_NAME
+    checkpoint = checkpoints.load(best)
     generator = checkpoint.build_generator()
     root = project_root()
     with attach_run(
@@ -110,6 +115,11 @@ def main() -> None:
             tracker.log_artifact(path, "plots")
         for path in players.values():
             tracker.log_artifact(path, "videos")
+        if params.tracking.log_model:
+            log_generator(tracker, generator, network=checkpoint.params, checkpoint=best)
+        if lock := read_lock(Path("dvc.lock"), checkpoint=best):
+            tracker.log_text(lock, "dvc/dvc.lock")
+        tracker.log_metrics({"duration_s/evaluate": time.monotonic() - started}, step=0)
     print(summary, end="")
 
 

@@ -2,17 +2,21 @@
 
 import argparse
 import shutil
+import time
 from pathlib import Path
 
 from deepstab.config import load_params
 from deepstab.data.flow_cache import fill_cache
 from deepstab.data.manifest import Manifest
+from deepstab.data.shards import ShardIndex
 from deepstab.data.sources import MANIFEST_NAME
+from deepstab.durations import remember_duration
 from deepstab.stage import run_stage
 from deepstab.tracking import project_root
 
 
 def main() -> None:
+    started = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--raw", type=Path, default=Path("data/raw"))
@@ -20,13 +24,20 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params(args.params)
     manifest = Manifest.load(args.raw / MANIFEST_NAME)
+    scratch = project_root() / ".scratch"
     shutil.rmtree(args.out, ignore_errors=True)
     computed = fill_cache(
         manifest,
         raw=args.raw,
         destination=args.out,
-        scratch=project_root() / ".scratch" / "flow",
+        scratch=scratch / "flow",
         params=params.flow,
+    )
+    remember_duration(
+        "flow",
+        time.monotonic() - started,
+        digest=ShardIndex.load(args.out).digest(),
+        scratch=scratch,
     )
     print(f"flow: {computed} pairs computed, {len(manifest.pairs) - computed} reused")
 

@@ -2,19 +2,23 @@
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 from deepstab.config import flatten, load_params
 from deepstab.data.manifest import Manifest
 from deepstab.data.shards import ShardIndex, verify_shards
 from deepstab.data.sources import MANIFEST_NAME, VGG19_NAME
+from deepstab.durations import recall_durations
 from deepstab.report import plots
 from deepstab.stage import run_stage
 from deepstab.tracking import project_root, start_run
+from deepstab.training import checkpoints
 from deepstab.training.loop import BEST_NAME, FINAL_NAME, history_csv, train
 
 
 def main() -> None:
+    started = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--raw", type=Path, default=Path("data/raw"))
@@ -62,6 +66,18 @@ def main() -> None:
         tracker.log_artifact(args.raw / MANIFEST_NAME, "data")
         for name in (BEST_NAME, FINAL_NAME):
             tracker.log_artifact(args.checkpoints / name, "checkpoints")
+        final = checkpoints.load(args.checkpoints / FINAL_NAME)
+        tracker.set_tags(
+            {
+                "checkpoint.epoch": str(result.best.epoch),
+                "checkpoint.generator_sha256": result.best.generator_sha256(),
+                "checkpoint.final_generator_sha256": final.generator_sha256(),
+            }
+        )
+        digests = {"download": manifest.digest(), "flow": index.digest()}
+        durations = recall_durations(digests, scratch=root / ".scratch")
+        durations["duration_s/train"] = time.monotonic() - started
+        tracker.log_metrics(durations, step=0)
     print(
         f"train: best validation PSNR {best['psnr']:.2f} dB in epoch {best['epoch']:.0f} "
         f"(input {result.input_quality['psnr']:.2f} dB)"

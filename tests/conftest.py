@@ -34,6 +34,7 @@ TINY: dict[str, Any] = {
     "model.smoothing_sigma": 3,
     "train.epochs": 2,
     "evaluate.window_stride": 6,
+    "tracking.log_model": False,
 }
 
 

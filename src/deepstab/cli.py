@@ -12,13 +12,19 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from deepstab.console import Phases, exit_when_terminated, one_line_errors
+from deepstab import cli_experiments
+from deepstab.console import (
+    Phases,
+    exit_when_terminated,
+    one_line_errors,
+    score_table,
+    score_tree,
+)
 from deepstab.errors import ParameterError, VideoError
 from deepstab.progress import progress
 
@@ -27,7 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deepstab.data.video import VideoInfo
-    from deepstab.metrics.stability import StabilityScore
 
 # The most that `--crop auto` may cut away; what it takes is decided by the shake.
 _AUTO_CROP_FRACTION = 0.09
@@ -56,6 +61,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_experiments.app)
 
 
 def main() -> None:
@@ -72,7 +78,11 @@ def stabilize(
     ],
     weights: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Checkpoint to use instead of the one that ships."),
+        typer.Option(
+            metavar="PATH|URI",
+            help="Weights to use instead of those that ship: a checkpoint's path, or of the "
+            "MLflow store models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID.",
+        ),
     ] = None,
     crop: Annotated[
         str,
@@ -109,6 +119,8 @@ def stabilize(
     with one_line_errors():
         started = time.monotonic()
         from deepstab.data.video import probe
+        from deepstab.registry import local_weights
+        from deepstab.tracking import project_root
 
         mode, fraction = parse_crop(crop)
         _check_strength(strength)
@@ -116,11 +128,13 @@ def stabilize(
         _check_targets(source, destination, compare, plot)
 
         # The heaviest only now: what is wrong shows at once.
+        with local_weights(weights, root=project_root()) as path:
+            from deepstab.weights import load_weights
+
+            checkpoint = load_weights(path)
         from deepstab.comparison import plot_paths, save_plot, write_comparison
         from deepstab.stabilize import Crop, Encoding, stabilize_video
-        from deepstab.weights import load_weights
 
-        checkpoint = load_weights(weights)
         with closing(Phases(total)) as phases:
             done = stabilize_video(
                 source,
@@ -192,7 +206,7 @@ def score(
                 found = score_video(counted(read_frames(source)), read_frames(result))
             except ValueError as error:
                 raise VideoError(f"{result} cannot be scored against {source}: {error}") from None
-        print(json.dumps(_score_tree(found), indent=1) if as_json else _score_table(found))
+        print(json.dumps(score_tree(found), indent=1) if as_json else score_table(found))
 
 
 def parse_crop(text: str) -> tuple[CropMode, float]:
@@ -270,44 +284,3 @@ def _expected_frames(info: VideoInfo) -> int | None:
     if info.num_frames is not None:
         return info.num_frames
     return None if info.duration_s is None else round(info.duration_s * info.frame_rate)
-
-
-def _score_tree(found: StabilityScore) -> dict[str, Any]:
-    """Return plain numbers, with None for what could not be measured."""
-    tree: dict[str, Any] = asdict(found)
-    for side in ("input", "output"):
-        del tree[side]["path"]
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in tree.items()
-    }
-
-
-def _score_table(found: StabilityScore) -> str:
-    from rich.console import Console
-    from rich.table import Table
-
-    def row(title: str, attribute: str, factor: float = 1.0) -> None:
-        values = [factor * getattr(side, attribute) for side in (found.input, found.output)]
-        table.add_row(title, *(f"{value:.4g}" for value in values))
-
-    table = Table("", box=None)
-    for heading in ("input", "output"):
-        table.add_column(heading, justify="right")
-    row("stability, 1 is best", "stability")
-    row("jitter, px at width 640", "jitter_px")
-    row("roll jitter, degrees", "roll_jitter_deg")
-    row("inter-frame PSNR, dB", "interframe_psnr_db")
-    row("black border, %", "black_fraction", 100)
-    row("frames whose motion was not found", "num_untracked")
-    for title, value in (
-        ("crop, 1 keeps all", found.crop),
-        ("distortion, mean, 1 is none", found.distortion_mean),
-        ("distortion, worst frame", found.distortion_worst),
-        ("frames not matched", found.num_unmatched),
-    ):
-        table.add_row(title, "", f"{value:.4g}")
-    console = Console(highlight=False)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get().rstrip("\n")

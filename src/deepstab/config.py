@@ -237,6 +237,25 @@ class TrackingParams(Section):
     """MLflow."""
 
     experiment: str = Field(min_length=1, description="name of the MLflow experiment")
+    log_model: bool = Field(
+        description="keep the model in MLflow's own format too, which `deepstab promote` needs; "
+        "exporting and checking it takes seconds"
+    )
+
+
+class RegistryParams(Section):
+    """When `deepstab promote` makes a model the champion. No stage reads it."""
+
+    name: str = Field(
+        pattern=r"^[^/:.@]+$", description="name of the registered model, models:/NAME@champion"
+    )
+    metric: str = Field(
+        min_length=1, description="measure of the stabilized test videos, as in metrics.json"
+    )
+    direction: Literal["lower", "higher"] = Field(description="which values are better")
+    min_improvement: Annotated[Number, Field(ge=0)] = Field(
+        description="how much better than the champion's it must be, in the measure's own unit"
+    )
 
 
 class NetworkParams(Section):
@@ -257,6 +276,7 @@ class Params(Section):
     train: TrainParams
     evaluate: EvaluateParams
     tracking: TrackingParams
+    registry: RegistryParams
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

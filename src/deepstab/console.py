@@ -1,19 +1,25 @@
-"""What a command needs at its edge: errors and warnings as one line each, signals, progress."""
+"""What a command needs at its edge: errors and warnings as lines, signals, progress, tables."""
 
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import typer
 from tqdm import tqdm
 
 from deepstab.errors import DeepStabError
 from deepstab.progress import Progress
+
+if TYPE_CHECKING:
+    from deepstab.metrics.stability import StabilityScore
 
 
 @contextmanager
@@ -69,6 +75,48 @@ class Phases:
         """Leave the last state on the screen."""
         if self._bar is not None:
             self._bar.close()
+
+
+def score_tree(found: StabilityScore) -> dict[str, Any]:
+    """Return plain numbers, with None for what could not be measured."""
+    tree: dict[str, Any] = asdict(found)
+    for side in ("input", "output"):
+        del tree[side]["path"]
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in tree.items()
+    }
+
+
+def score_table(found: StabilityScore) -> str:
+    """Return a table of input beside output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    def row(title: str, attribute: str, factor: float = 1.0) -> None:
+        values = [factor * getattr(side, attribute) for side in (found.input, found.output)]
+        table.add_row(title, *(f"{value:.4g}" for value in values))
+
+    table = Table("", box=None)
+    for heading in ("input", "output"):
+        table.add_column(heading, justify="right")
+    row("stability, 1 is best", "stability")
+    row("jitter, px at width 640", "jitter_px")
+    row("roll jitter, degrees", "roll_jitter_deg")
+    row("inter-frame PSNR, dB", "interframe_psnr_db")
+    row("black border, %", "black_fraction", 100)
+    row("frames whose motion was not found", "num_untracked")
+    for title, value in (
+        ("crop, 1 keeps all", found.crop),
+        ("distortion, mean, 1 is none", found.distortion_mean),
+        ("distortion, worst frame", found.distortion_worst),
+        ("frames not matched", found.num_unmatched),
+    ):
+        table.add_row(title, "", f"{value:.4g}")
+    console = Console(highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().rstrip("\n")
 
 
 class _WarningLines(logging.Handler):

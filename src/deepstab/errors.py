@@ -10,6 +10,8 @@ DeepStabError
 ├── CheckpointError       weights are missing, damaged or of another architecture
 ├── TrainingError         training cannot go on (a loss is not finite)
 └── TrackingError         MLflow cannot be reached or refuses
+    ├── RegistryError     a model is not registered, or cannot be promoted
+    └── RerunError        a run cannot be rebuilt
 """
 
 
@@ -51,3 +53,11 @@ class TrainingError(DeepStabError):
 
 class TrackingError(DeepStabError):
     """MLflow cannot be reached or refuses a request."""
+
+
+class RegistryError(TrackingError):
+    """A model is not in the registry, or cannot be promoted."""
+
+
+class RerunError(TrackingError):
+    """A run cannot be rebuilt."""

@@ -27,10 +27,11 @@ class Destination(Protocol):
     def send_records(self, run_id: str, points: list[Point], tags: list[Tag]) -> None: ...
     def send_status(self, run_id: str, status: Status, end_ms: int) -> None: ...
     def send_file(self, run_id: str, path: Path, folder: str) -> None: ...
+    def send_model(self, run_id: str, folder: Path) -> None: ...
 
 
 class Outbox:
-    """Metric points, tags, artifacts and the final status that one process sends for one run.
+    """Metric points, tags, artifacts, models and the status that one process sends for one run.
 
     Points and tags are lines of a journal, and a cursor says how many of its bytes were sent.
     Artifacts are copies in a folder laid out as in the run, removed once sent. The process holds a
@@ -41,6 +42,7 @@ class Outbox:
         self.folder, self.run_id, self.uri = folder, run_id, uri
         self._journal, self._cursor = folder / "journal.jsonl", folder / "sent"
         self._files, self._status = folder / "files", folder / "status.json"
+        self._models = folder / "models"
         self._owner = FileLock(folder / "owner.lock", thread_local=False)
         self._sending, self._writing = threading.Lock(), threading.Lock()
 
@@ -104,12 +106,21 @@ class Outbox:
             (self._files / name).parent.mkdir(parents=True, exist_ok=True)
             draft.replace(self._files / name)
 
+    def put_model(self, source: Path) -> None:
+        """Add a copy of a saved model, to be sent whole."""
+        draft = self.folder / uuid.uuid4().hex
+        shutil.copytree(source, draft)
+        self._models.mkdir(exist_ok=True)
+        # A folder of its own for each: one that is being sent is not replaced.
+        (self._models / draft.name).mkdir()
+        draft.replace(self._models / draft.name / source.name)
+
     def end(self, status: Status) -> None:
         """Set the final status, to be sent with the rest."""
         self._status.write_text(json.dumps([status, now_ms()]), "utf-8")
 
     def deliver(self, destination: Destination) -> None:
-        """Send points and tags, the status if it is set, and artifacts, in this order.
+        """Send points and tags, the status if it is set, artifacts and models, in this order.
 
         What is added meanwhile is left for the next time: work that adds points faster than they
         are sent would otherwise never let it come to the artifacts.
@@ -131,6 +142,8 @@ class Outbox:
                 destination.send_status(self.run_id, *json.loads(self._status.read_text("utf-8")))
             paths = [path for path in sorted(self._files.rglob("*")) if path.is_file()]
             errors = [self._deliver_file(path, destination) for path in paths]
+            models = sorted(self._models.glob("*/*"))
+            errors += [self._deliver_model(folder, destination) for folder in models]
             for error in filter(None, errors):
                 raise error
 
@@ -163,6 +176,14 @@ class Outbox:
             now = path.stat()
             if (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns):
                 path.unlink()  # else a newer one took its place meanwhile
+        return None
+
+    def _deliver_model(self, folder: Path, destination: Destination) -> Exception | None:
+        try:
+            destination.send_model(self.run_id, folder)
+        except Exception as error:  # as for files
+            return error
+        shutil.rmtree(folder.parent)
         return None
 
 

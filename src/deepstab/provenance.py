@@ -20,8 +20,10 @@ from deepstab.config import flatten, load_params, parse_params
 from deepstab.errors import ParameterError
 
 _TIMEOUT_S = 30.0
-_NOT_DVC_LOCK = (":/", ":(exclude,top,glob)**/dvc.lock")  # DVC rewrites it after every stage
 _NAME_LENGTH = 60  # what a column of MLflow's table shows
+# Not what stages read and write, which digests identify: DVC rewrites dvc.lock after every stage,
+# and removes a stage's reports before it. The folders are those beside params.yaml.
+_CODE = (":/", ":(exclude,top,glob)**/dvc.lock", ":(exclude)data", ":(exclude)reports")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def read_provenance() -> Provenance:
         tags["mlflow.user"] = getpass.getuser()
     if gpus := _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"):
         tags["gpu"] = ", ".join(gpus.splitlines())
+    if rerun_of := os.environ.get("DEEPSTAB_RERUN_OF"):
+        tags["deepstab.rerun_of"] = rerun_of
     name = os.environ.get("DVC_EXP_NAME")
     if name:
         tags["dvc.experiment"] = name
@@ -92,8 +96,8 @@ def _uncommitted_diff() -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
         _output("git", "read-tree", "HEAD", **index)
-        _output("git", "add", "--intent-to-add", "--", *_NOT_DVC_LOCK, **index)
-        return _output("git", "diff", "HEAD", "--", *_NOT_DVC_LOCK, **index)
+        _output("git", "add", "--intent-to-add", "--", *_CODE, **index)
+        return _output("git", "diff", "HEAD", "--", *_CODE, **index)
 
 
 def _output(*command: str, **environment: str) -> str | None:

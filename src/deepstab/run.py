@@ -102,6 +102,13 @@ class Tracker:
     def log_text(self, text: str, artifact: str) -> None:
         """Record a text as an artifact, named by its path among the artifacts."""
 
+    def log_model(self, folder: Path) -> None:
+        """Copy a saved MLflow model to the outbox, to become a LoggedModel with the folder's name.
+
+        Raises:
+            OSError: the folder cannot be copied.
+        """
+
     def log_figure(self, figure: Figure, artifact: str) -> None:
         """Record a matplotlib figure as an artifact, e.g. `plots/path.png`."""
 
@@ -147,6 +154,9 @@ class Run(Tracker):
 
     def log_text(self, text: str, artifact: str) -> None:
         self._outbox.put(artifact, lambda target: target.write_text(text, "utf-8"))
+
+    def log_model(self, folder: Path) -> None:
+        self._outbox.put_model(folder)
 
     def log_figure(self, figure: Figure, artifact: str) -> None:
         self._outbox.put(artifact, figure.savefig)

@@ -27,6 +27,7 @@ from deepstab.data.scenes import find_cuts, unexplained
 from deepstab.errors import CheckpointError
 from deepstab.geometry import theta_to_pixels
 from deepstab.models.generator import StabGenerator
+from deepstab.origin import Origin
 from deepstab.planning import path_px, plan_corrections, stabilized_motion
 from deepstab.training.checkpoints import Checkpoint
 
@@ -185,7 +186,8 @@ def stabilize_video(
     """Stabilize a video file: one pass to see how the camera moved, one to write.
 
     Both passes stream: memory does not grow with the length of the video, but for the numbers of
-    its path. Audio, timestamps and tags are kept, see `deepstab.data.remux.rewrite_video`.
+    its path. Audio, timestamps and tags are kept, see `deepstab.data.remux.rewrite_video`; a line
+    of the comment says which weights did it.
 
     Args:
         source: any video.
@@ -233,7 +235,14 @@ def stabilize_video(
             yield warp_frame(frame, theta)
             on_frame("render")
 
-    rewrite_video(source, destination, render, crf=encoding.crf, preset=encoding.preset)
+    rewrite_video(
+        source,
+        destination,
+        render,
+        crf=encoding.crf,
+        preset=encoding.preset,
+        comment=str(Origin(checkpoint.run_id, checkpoint.generator_sha256())),
+    )
     return Stabilization(
         num_frames=len(motion),
         zoom=zoom,

@@ -25,6 +25,7 @@ from typing import Any
 from filelock import FileLock
 
 from deepstab.errors import TrackingError
+from deepstab.model_upload import send_model
 from deepstab.outbox import Point, Status, Tag
 from deepstab.provenance import read_provenance
 from deepstab.run import Plain, Run, Tracker, one_line
@@ -107,7 +108,7 @@ def start_run(
         yield Tracker()
         return
     uri, provenance = tracking_uri(root), read_provenance()
-    with _refusals(uri):
+    with refusals(uri):
         store = _Store(uri, experiment=experiment, root=root)
         monitors = _load_monitors() if system_metrics else []
         run_id = store.create_run(name or provenance.name, {**provenance.tags, **(tags or {})})
@@ -148,7 +149,7 @@ def attach_run(
         yield Tracker()
         return
     uri = tracking_uri(root)
-    with _refusals(uri):
+    with refusals(uri):
         store = _Store(uri, experiment=experiment, root=root)
         reopened = store.reopen(run_id, {key: str(value) for key, value in params.items()})
     if reopened:
@@ -188,39 +189,18 @@ class _Store:
     """The MLflow store at a URI, seen to work when it is opened."""
 
     def __init__(self, uri: str, *, experiment: str, root: Path) -> None:
-        self.uri, self.shown_uri = uri, _shown(uri)
+        self.uri, self.shown_uri = uri, shown(uri)
         self.probe()
-        for name, value in _MLFLOW_SETTINGS.items():
-            os.environ.setdefault(name, value)
-        try:
-            from mlflow import MlflowClient
-        except ModuleNotFoundError as error:
-            raise TrackingError(
-                f"mlflow is not installed ({error}); pip install 'mlflow>=3.13,!=3.18.0', or set "
-                "DEEPSTAB_TRACKING=off"
-            ) from None
-        for chatter in ("mlflow", "alembic"):
-            logging.getLogger(chatter).setLevel(logging.WARNING)
+        client = _load_client()
         with _creation_lock(uri):
             if _DATABASE.match(uri):
                 _prepare_database(uri, experiment=experiment, root=root)
-            self._client = MlflowClient(uri)
+            self._client = client(uri)
             self._experiment_id = self._get_or_create(experiment)
 
     def probe(self) -> None:
         """Raise within seconds if nothing answers at an http URI."""
-        if not _is_http(self.uri):
-            return
-        try:
-            address = f"{self.shown_uri.rstrip('/')}/health"
-            urllib.request.urlopen(address, timeout=_PROBE_TIMEOUT_S).close()
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code in {502, 503, 504}:  # any other answer is one of a server that is there
-                raise
-        except urllib.error.URLError as error:
-            if not isinstance(error.reason, ssl.SSLError):  # mlflow has its own certificates
-                raise
+        _probe(self.uri)
 
     def create_run(self, name: str | None, tags: Mapping[str, str]) -> str:
         run = self._client.create_run(self._experiment_id, tags=dict(tags), run_name=name)
@@ -247,9 +227,9 @@ class _Store:
         from mlflow.entities import Param
 
         entries = [Param(key, value) for key, value in params.items()]
-        with _refusals(self.uri):
+        with refusals(self.uri):
             self.probe()
-        with _refusals(self.uri, remedy="a run's parameters never change: start a new run"):
+        with refusals(self.uri, remedy="a run's parameters never change: start a new run"):
             for first in range(0, len(entries), _PARAMS_PER_REQUEST):
                 chunk = entries[first : first + _PARAMS_PER_REQUEST]
                 self._client.log_batch(run_id, params=chunk, synchronous=True)
@@ -268,7 +248,7 @@ class _Store:
             profile=json.dumps({"sha256": sha256}),
         )
         inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
-        with _refusals(self.uri):
+        with refusals(self.uri):
             self._client.log_inputs(run_id, inputs)
 
     def send_records(self, run_id: str, points: list[Point], tags: list[Tag]) -> None:
@@ -286,6 +266,9 @@ class _Store:
     def send_file(self, run_id: str, path: Path, folder: str) -> None:
         self._client.log_artifact(run_id, str(path), folder or None)
 
+    def send_model(self, run_id: str, folder: Path) -> None:
+        send_model(self._client, run_id, folder)
+
     def _get_or_create(self, experiment: str) -> str:
         from mlflow.exceptions import MlflowException
 
@@ -300,12 +283,71 @@ class _Store:
         return str(found.experiment_id)
 
 
+def connect(uri: str) -> Any:
+    """Open an existing store to read what is in it, and nothing is made where there is none.
+
+    Returns:
+        An `mlflow.MlflowClient`.
+
+    Raises:
+        TrackingError: mlflow is not installed, or there is no such store, or it is away.
+    """
+    database = _sqlite_file(uri)
+    if database is not None and not database.is_file():
+        raise TrackingError(
+            f"there is no MLflow database {database}; run the pipeline first, call from the "
+            "project's folder, or set MLFLOW_TRACKING_URI"
+        )
+    with refusals(uri):
+        _probe(uri)
+        client = _load_client()
+        if _DATABASE.match(uri):
+            _connect_once(uri)
+        return client(uri, uri)
+
+
+def _load_client() -> Any:
+    for name, value in _MLFLOW_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        from mlflow import MlflowClient
+    except ModuleNotFoundError as error:
+        raise TrackingError(
+            f"mlflow is not installed ({error}); pip install 'mlflow>=3.13,!=3.18.0', or set "
+            "DEEPSTAB_TRACKING=off"
+        ) from None
+    for chatter in ("mlflow", "alembic"):
+        logging.getLogger(chatter).setLevel(logging.WARNING)
+    return MlflowClient
+
+
+def _probe(uri: str) -> None:
+    if not _is_http(uri):
+        return
+    try:
+        address = f"{shown(uri).rstrip('/')}/health"
+        urllib.request.urlopen(address, timeout=_PROBE_TIMEOUT_S).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in {502, 503, 504}:  # any other answer is one of a server that is there
+            raise
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):  # mlflow has its own certificates
+            raise
+
+
+def _connect_once(uri: str) -> None:
+    """Raise at once if a database is away: mlflow itself would try for minutes."""
+    from sqlalchemy import create_engine
+
+    create_engine(uri).connect().close()
+
+
 def _prepare_database(uri: str, *, experiment: str, root: Path) -> None:
     """Make the tables, and the experiments with artifacts beside them: mlflow takes the cwd."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-    from sqlalchemy import create_engine
 
-    create_engine(uri).connect().close()  # mlflow itself would try for minutes
+    _connect_once(uri)
     database = _sqlite_file(uri)
     artifacts = (database.parent if database else root.absolute()) / "mlruns"
     store: Any = SqlAlchemyStore(uri, artifacts.as_uri())
@@ -338,13 +380,14 @@ def _creation_lock(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def _refusals(uri: str, remedy: str = _REMEDY) -> Iterator[None]:
+def refusals(uri: str, remedy: str = _REMEDY) -> Iterator[None]:
+    """Turn whatever MLflow, its database or the network raise into a `TrackingError`."""
     try:
         yield
     except TrackingError:
         raise
     except Exception as error:  # of mlflow, its database, the network, the disk
-        raise TrackingError(f"MLflow at {_shown(uri)}: {one_line(error)}; {remedy}") from error
+        raise TrackingError(f"MLflow at {shown(uri)}: {one_line(error)}; {remedy}") from error
 
 
 def _sqlite_file(uri: str) -> Path | None:
@@ -358,6 +401,6 @@ def _is_http(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
-def _shown(uri: str) -> str:
+def shown(uri: str) -> str:
     """The URI without a user's name and password."""
     return _CREDENTIALS.sub("//", uri)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,12 +21,21 @@ import numpy as np
 import pytest
 from skimage import data
 
+from deepstab.data.video import rewrite_video
+from deepstab.origin import Origin
+from deepstab.training import checkpoints
+from deepstab.training.checkpoints import Checkpoint
+from deepstab.weights import load_weights
+from tests.conftest import ROOT
+
 COMMAND = Path(sys.executable).with_name("deepstab")
 WIDTH, HEIGHT, NUM_FRAMES = 192, 128, 40
 HEAVY = {"torch", "av", "cv2", "numpy", "mlflow", "matplotlib", "skimage"}
 
 
-def deepstab(*arguments: object, max_file_bytes: int | None = None) -> subprocess.CompletedProcess:
+def deepstab(
+    *arguments: object, max_file_bytes: int | None = None, **environment: str
+) -> subprocess.CompletedProcess:
     def limit() -> None:
         if max_file_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
@@ -36,7 +47,7 @@ def deepstab(*arguments: object, max_file_bytes: int | None = None) -> subproces
         timeout=300,
         check=False,
         preexec_fn=limit,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
     )
 
 
@@ -109,7 +120,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_clip(tmp_path_factory.mktemp("clip") / "ein Flug über See.mp4")
 
 
-@pytest.mark.parametrize("command", [[], ["stabilize"], ["score"]])
+@pytest.mark.parametrize(
+    "command", [[], ["stabilize"], ["score"], ["lineage"], ["rerun"], ["promote"]]
+)
 def test_help_waits_for_nothing_heavy(command: list[str]) -> None:
     script = (
         "import sys\n"
@@ -190,6 +203,53 @@ def error_line(done: subprocess.CompletedProcess) -> str:
     assert [line for line in lines if line.startswith("error: ")] == lines[-1:]
     assert "Traceback" not in done.stderr
     return lines[-1]
+
+
+@pytest.mark.parametrize(
+    "command", [["lineage", "RUN"], ["rerun", "RUN"], ["promote", "RUN"], ["stabilize"]]
+)
+def test_a_store_that_is_away_is_one_line_within_seconds(
+    clip: Path, tmp_path: Path, command: list[str]
+) -> None:
+    if command == ["stabilize"]:
+        weights = ("--weights", "models:/deepstab-gan@champion")
+        command = [*command, str(clip), str(tmp_path / "out.mp4"), *weights]
+    if command[0] == "promote":
+        command = [*command, "--params", str(ROOT / "params.yaml")]
+    # Takes connections and never answers.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        done = deepstab(*command, MLFLOW_TRACKING_URI=uri)
+    assert time.monotonic() - started < 10
+    assert done.returncode == 1
+    assert f"MLflow at {uri}: " in error_line(done)
+    assert contents(tmp_path) == {}
+
+
+def test_a_file_says_what_it_knows_where_its_run_is_unknown(
+    clip: Path, untrained: Checkpoint, tmp_path: Path
+) -> None:
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'none.db'}"}
+    video, weights = tmp_path / "steady.mkv", tmp_path / "a.pth"
+    shipped = load_weights(None)
+    rewrite_video(
+        *(clip, video, lambda frames: frames),
+        crf=30,
+        preset="ultrafast",
+        comment=str(Origin("", shipped.generator_sha256())),
+    )
+    checkpoints.save(dataclasses.replace(untrained, run_id="elsewhere").as_tree(), weights)
+    for path, message, facts in (
+        (video, "trained untracked", {"run": "", "weights": "shipped with deepstab 0.1.0"}),
+        (weights, "there is no MLflow database", {"run": "elsewhere", "epoch": "1"}),
+    ):
+        done = deepstab("lineage", path, "--json", **store)
+        assert done.returncode == 1
+        assert message in error_line(done)
+        said = json.loads(done.stdout)["file"]
+        assert said["path"] == str(path)
+        assert facts.items() <= said.items()
 
 
 def empty(path: Path) -> Path:

@@ -19,6 +19,7 @@ class Inbox:
         self.tags: list[Tag] = []
         self.statuses: list[tuple[str, Status]] = []
         self.files: dict[str, str] = {}
+        self.models: dict[str, str] = {}
         self.num_failures = 0
 
     def send_records(self, run_id: str, points: list[Point], tags: list[Tag]) -> None:
@@ -33,6 +34,10 @@ class Inbox:
     def send_file(self, run_id: str, path: Path, folder: str) -> None:
         self._fail()
         self.files[f"{folder}/{path.name}"] = path.read_text()
+
+    def send_model(self, run_id: str, folder: Path) -> None:
+        self._fail()
+        self.models[f"{run_id}/{folder.name}"] = (folder / "MLmodel").read_text()
 
     def _fail(self) -> None:
         if self.num_failures:
@@ -166,3 +171,23 @@ def test_a_damaged_cursor_sends_again_and_half_a_line_is_left_out(box: Outbox) -
         journal.write('{"point": ["loss", 0.')
     box.deliver(inbox)
     assert inbox.steps == [*range(5), *range(5)]
+
+
+def test_a_model_waits_whole_and_is_sent_whoever_adopts_it(box: Outbox, tmp_path: Path) -> None:
+    inbox, saved = Inbox(), tmp_path / "saved" / "generator"
+    saved.mkdir(parents=True)
+    (saved / "MLmodel").write_text("first")
+    box.put_model(saved)
+    (saved / "MLmodel").write_text("changed since")
+    inbox.num_failures = 1
+    with pytest.raises(ConnectionError):
+        box.deliver(inbox)
+    assert inbox.models == {}
+
+    box.release(remove=False)
+    adopted = Outbox.adopt(box.folder, uri=URI, running="another")
+    assert adopted is not None
+    adopted.deliver(inbox)
+    assert inbox.models == {"run/generator": "first"}
+    adopted.deliver(Inbox())
+    assert not list((box.folder / "models").rglob("MLmodel"))

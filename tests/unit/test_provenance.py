@@ -107,3 +107,16 @@ def test_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     found = read_provenance()
     assert not [name for name in found.tags if "git" in name]
     assert {"python", "platform", "processor"} <= set(found.tags)
+
+
+def test_what_stages_read_and_write_is_no_change_of_code(repository: Path) -> None:
+    for name in ("data/deepstab/stable/1.mp4", "reports/plots/path.png"):
+        (repository / name).parent.mkdir(parents=True)
+        (repository / name).write_bytes(b"\0binary")
+    (repository / ".gitignore").write_text("")
+    git("commit", "-q", "-a", "-m", "second")
+    assert read_provenance().tags["mlflow.source.git.dirty"] == "false"
+    code = repository / "src" / "package" / "data"
+    code.mkdir(parents=True)
+    (code / "new.py").write_text("print(1)\n")
+    assert "+++ b/src/package/data/new.py" in read_provenance().texts["code/uncommitted.diff"]

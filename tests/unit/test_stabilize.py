@@ -18,6 +18,7 @@ from deepstab.data.sources import MANIFEST_NAME
 from deepstab.errors import CheckpointError
 from deepstab.metrics.stability import score_video
 from deepstab.models.generator import StabGenerator
+from deepstab.origin import Origin
 from deepstab.stabilize import (
     Crop,
     Encoding,
@@ -175,3 +176,25 @@ def test_weights_of_the_fc_head_are_refused(tiny_raw: Path, untrained: Checkpoin
     other = dataclasses.replace(untrained, params=params)
     with pytest.raises(CheckpointError, match="use head: motion"):
         stabilize(shakiest(tiny_raw), tiny_raw / "x.mp4", other)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_the_output_says_which_weights_made_it(
+    tiny_raw: Path, untrained: Checkpoint, tmp_path: Path, suffix: str
+) -> None:
+    trained = dataclasses.replace(untrained, run_id="0123456789abcdef")
+    wanted = Origin("0123456789abcdef", untrained.generator_sha256())
+    plain, titled = shakiest(tiny_raw), tmp_path / f"titled{suffix}"
+    video.rewrite_video(
+        plain, titled, lambda frames: frames, crf=30, preset="ultrafast", comment="Über\nSee; 1"
+    )
+    for source, comment in ((plain, ""), (titled, "Über\nSee; 1\n")):
+        stabilize(source, tmp_path / f"out{suffix}", trained)
+        found = video.read_comment(tmp_path / f"out{suffix}")
+        assert found == f"{comment}{wanted}"
+        assert Origin.find(found) == wanted
+    # Stabilized twice: both are said, the last one counts.
+    stabilize(tmp_path / f"out{suffix}", tmp_path / f"again{suffix}", untrained)
+    found = video.read_comment(tmp_path / f"again{suffix}")
+    assert found == f"Über\nSee; 1\n{wanted}\n{Origin('', untrained.generator_sha256())}"
+    assert Origin.find(found) == Origin("", untrained.generator_sha256())

@@ -47,6 +47,7 @@ def rewrite_video(
     crf: int,
     preset: str,
     size: tuple[int, int] | None = None,
+    comment: str | None = None,
 ) -> int:
     """Pass the frames of a video through a function and keep all the rest.
 
@@ -69,6 +70,7 @@ def rewrite_video(
         crf: constant rate factor of x264, 0 (lossless) to 51 (worst).
         preset: speed of x264, "ultrafast" to "veryslow".
         size: (width, height) of the frames that `transform` yields, px; the input's when None.
+        comment: a line to add to the comment tag, below what it says already.
 
     Returns:
         The number of frames written.
@@ -90,6 +92,8 @@ def rewrite_video(
         with encoding.output_container(destination, time_base=reader.time_base) as container:
             size = size or (first.image.width, first.image.height)
             writer = _Writer(reader, first, passthrough, container, destination, settings, size)
+            if comment is not None:
+                _add_comment(container, comment)
             return _run(reader, itertools.chain([first], frames), transform, writer)
 
 
@@ -240,6 +244,13 @@ class _Writer:
             if packet.dts is not None:
                 self._passthrough.release(self._container, float(packet.dts * packet.time_base))
             self._container.mux_one(packet)
+
+
+def _add_comment(container: av.container.OutputContainer, line: str) -> None:
+    """Add a line to the comment, before the header is written; Matroska's tags are in capitals."""
+    key = next((key for key in container.metadata if key.lower() == "comment"), "comment")
+    before = container.metadata.get(key)
+    container.metadata[key] = f"{before}\n{line}" if before else line
 
 
 def _warn_of_losses(path: Path, image: av.VideoFrame, written_format: str) -> None:

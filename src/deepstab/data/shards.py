@@ -72,11 +72,17 @@ class ShardIndex:
     def of_split(self, split: Split) -> tuple[PairEntry, ...]:
         return tuple(pair for pair in self.pairs if pair.split == split)
 
+    def digest(self) -> str:
+        """SHA-256 of all it says, and so of the shards themselves."""
+        return hashlib.sha256(self._to_json().encode()).hexdigest()
+
     def save(self) -> None:
+        (self.folder / INDEX_NAME).write_text(self._to_json(), encoding="utf-8")
+
+    def _to_json(self) -> str:
         tree = dataclasses.asdict(self)
         del tree["folder"]
-        text = json.dumps({"layout": _LAYOUT, **tree}, indent=1, sort_keys=True) + "\n"
-        (self.folder / INDEX_NAME).write_text(text, encoding="utf-8")
+        return json.dumps({"layout": _LAYOUT, **tree}, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def load(cls, folder: Path) -> ShardIndex:

@@ -12,7 +12,15 @@ from deepstab.data.decoding import VideoReader
 from deepstab.data.remux import rewrite_video
 from deepstab.errors import VideoError
 
-__all__ = ["VideoInfo", "count_frames", "probe", "read_frames", "rewrite_video", "write_video"]
+__all__ = [
+    "VideoInfo",
+    "count_frames",
+    "probe",
+    "read_comment",
+    "read_frames",
+    "rewrite_video",
+    "write_video",
+]
 
 # ITU-T H.273: BT.709 matrix, limited range, BT.709 primaries, sRGB-like transfer of BT.709.
 _BT709 = color.ColorTags(matrix=1, range=1, primaries=1, transfer=1)
@@ -68,6 +76,17 @@ def probe(path: Path) -> VideoInfo:
             has_audio=bool(container.streams.audio),
             pixel_format=image.format.name,
         )
+
+
+def read_comment(path: Path) -> str:
+    """Read the comment tag of a video, empty when it has none.
+
+    Raises:
+        VideoError: as `probe`.
+    """
+    with VideoReader(path) as reader:
+        tags = {key.lower(): value for key, value in reader.container.metadata.items()}
+        return tags.get("comment", "")
 
 
 def read_frames(path: Path, *, size: tuple[int, int] | None = None) -> Iterator[color.Frame]:

@@ -52,12 +52,11 @@ class Checkpoint:
 
     def weights_sha256(self) -> str:
         """SHA-256 over names and values of all weights."""
-        digest = hashlib.sha256()
-        for part in (self.generator, self.discriminator):
-            for name in sorted(part):
-                digest.update(name.encode())
-                digest.update(part[name].detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return _sha256(self.generator, self.discriminator)
+
+    def generator_sha256(self) -> str:
+        """SHA-256 of the generator alone, the same in every file that holds it."""
+        return _sha256(self.generator)
 
     def as_tree(self) -> dict[str, Any]:
         """Plain containers and tensors, loadable with `weights_only=True`."""
@@ -90,6 +89,15 @@ class Checkpoint:
             raise CheckpointError(
                 f"{origin}: not a DeepStab-GAN checkpoint; name a best_stab_gan.pth"
             ) from None
+
+
+def _sha256(*parts: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        for name in sorted(part):
+            digest.update(name.encode())
+            digest.update(part[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save(tree: dict[str, Any], path: Path) -> None:

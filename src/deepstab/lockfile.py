@@ -1,0 +1,41 @@
+"""dvc.lock: what DVC says the stages read and wrote."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_LAST_STAGE = "evaluate"
+
+
+def read_lock(path: Path, *, checkpoint: Path) -> str | None:
+    """The entries of the stages that led to a checkpoint, as YAML.
+
+    DVC enters a stage after it ran, so while the last one runs its entry is of an earlier time and
+    is left out. Where the lock speaks of another checkpoint (stages run by hand), or there is none,
+    the answer is None.
+
+    Args:
+        path: of dvc.lock.
+        checkpoint: path as in dvc.yaml.
+    """
+    if not path.is_file():
+        return None
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    stages = {name: entry for name, entry in tree["stages"].items() if name != _LAST_STAGE}
+    locked = outputs(tree).get(checkpoint.as_posix())
+    if locked is None or locked["md5"] != hashlib.md5(checkpoint.read_bytes()).hexdigest():
+        return None
+    return yaml.safe_dump({**tree, "stages": stages}, sort_keys=False)
+
+
+def outputs(lock: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Path to digest, size and number of files of every output."""
+    return {
+        output["path"]: output
+        for entry in lock.get("stages", {}).values()
+        for output in entry.get("outs", [])
+    }
