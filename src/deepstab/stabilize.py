@@ -21,8 +21,9 @@ from deepstab.config import FlowParams
 from deepstab.data import video
 from deepstab.data.channel import ahead
 from deepstab.data.clips import flow_to_tensor, rgb_to_tensor
+from deepstab.data.color import Planes
 from deepstab.data.flow import farneback
-from deepstab.data.remux import rewrite_video
+from deepstab.data.remux import rewrite_planes
 from deepstab.data.scenes import find_cuts, unexplained
 from deepstab.errors import CheckpointError
 from deepstab.geometry import theta_to_pixels
@@ -186,7 +187,7 @@ def stabilize_video(
     """Stabilize a video file: one pass to see how the camera moved, one to write.
 
     Both passes stream: memory does not grow with the length of the video, but for the numbers of
-    its path. Audio, timestamps and tags are kept, see `deepstab.data.remux.rewrite_video`; a line
+    its path. Audio, timestamps and tags are kept, see `deepstab.data.remux.rewrite_planes`; a line
     of the comment says which weights did it.
 
     Args:
@@ -230,12 +231,12 @@ def stabilize_video(
     plan = dataclasses.replace(plan, zoom=zoom)
     thetas = plan.thetas(aspect)
 
-    def render(frames: Iterator[Image]) -> Iterator[Image]:
-        for frame, theta in zip(frames, thetas, strict=True):
-            yield warp_frame(frame, theta)
+    def render(frames: Iterator[Planes]) -> Iterator[Planes]:
+        for (luma, blue, red), theta in zip(frames, thetas, strict=True):
+            yield warp_frame(luma, theta), warp_frame(blue, theta), warp_frame(red, theta)
             on_frame("render")
 
-    rewrite_video(
+    rewrite_planes(
         source,
         destination,
         render,
@@ -256,7 +257,7 @@ def warp_frame(frame: Image, theta: NDArray[np.float64]) -> Image:
     """Warp one frame of any size; outside, its edge is repeated.
 
     Args:
-        frame: (height, width, 3) uint8.
+        frame: (height, width, 3) uint8, or one plane of it, (height, width).
         theta: (2, 3), see `deepstab.geometry`.
     """
     height, width = frame.shape[:2]

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 Frame = npt.NDArray[np.uint8]
+Planes = tuple[Frame, Frame, Frame]
 
 # Code points of ITU-T H.273, which libav shares.
 _MATRIX_RGB = 0
@@ -135,6 +136,35 @@ def to_rgb(frame: av.VideoFrame, tags: ColorTags, size: tuple[int, int] | None =
     return np.asarray(cv2.transform(cv2.merge([luma, blue, red]), to_rgb_matrix), dtype=np.uint8)
 
 
+def to_planes(frame: av.VideoFrame, tags: ColorTags, pixel_format: str) -> Planes:
+    """Give the planes of a decoded frame in a pixel format, as they are where it is the frame's.
+
+    Args:
+        frame: a decoded frame of any pixel format.
+        tags: how its samples are meant, and shall be.
+        pixel_format: "yuv420p" (even height and width) or "yuv444p".
+
+    Returns:
+        Luma, blue and red chroma, each (height, width) uint8 of its own size; not to be written to.
+    """
+    if frame.format.name.replace("yuvj", "yuv") != pixel_format:
+        frame = to_yuv(to_rgb(frame, tags), tags, pixel_format)
+    return _plane(frame, 0), _plane(frame, 1), _plane(frame, 2)
+
+
+def from_planes(planes: Planes, tags: ColorTags, pixel_format: str) -> av.VideoFrame:
+    """Make a tagged YUV frame, ready to encode; the inverse of `to_planes`.
+
+    Raises:
+        ValueError: a plane has another size than the format wants.
+    """
+    height, width = planes[0].shape
+    frame = av.VideoFrame(width, height, pixel_format)
+    for index, samples in enumerate(planes):
+        _plane(frame, index)[:] = samples
+    return _tagged(frame, tags)
+
+
 def to_yuv(rgb: Frame, tags: ColorTags, pixel_format: str) -> av.VideoFrame:
     """Convert an RGB frame to a tagged YUV frame, ready to encode.
 
@@ -158,6 +188,10 @@ def to_yuv(rgb: Frame, tags: ColorTags, pixel_format: str) -> av.VideoFrame:
                 samples, (target_width, target_height), interpolation=cv2.INTER_AREA
             )
         target[:] = samples
+    return _tagged(frame, tags)
+
+
+def _tagged(frame: av.VideoFrame, tags: ColorTags) -> av.VideoFrame:
     frame.colorspace = tags.matrix
     frame.color_range = tags.range
     frame.color_primaries = tags.primaries

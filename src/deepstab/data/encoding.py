@@ -107,6 +107,27 @@ class H264Encoder:
                 f"got shape {rgb.shape} of {rgb.dtype}; yield frames of the input's size"
             )
         frame = color.to_yuv(rgb, self._tags, pixel_format_for(self._size[1], self._size[0]))
+        return self._encode(frame, pts=pts, duration=duration)
+
+    def encode_planes(
+        self, planes: color.Planes, *, pts: int, duration: int
+    ) -> list[av.Packet[av.VideoStream]]:
+        """Compress one frame given as planes of the stream's pixel format; else as `encode`.
+
+        Raises:
+            ValueError: the frame has another size.
+        """
+        if planes[0].shape != self._size:
+            raise ValueError(
+                f"planes of {self._size[1]}x{self._size[0]} are needed, got {planes[0].shape}; "
+                "yield frames of the input's size"
+            )
+        frame = color.from_planes(planes, self._tags, pixel_format_for(*self._size[::-1]))
+        return self._encode(frame, pts=pts, duration=duration)
+
+    def _encode(
+        self, frame: av.VideoFrame, *, pts: int, duration: int
+    ) -> list[av.Packet[av.VideoStream]]:
         frame.pts = pts
         frame.duration = duration
         frame.time_base = self.stream.codec_context.time_base

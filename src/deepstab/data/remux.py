@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
+from typing import Generic, Protocol, TypeVar
 
 import av
 import numpy as np
@@ -22,7 +23,9 @@ from deepstab.errors import VideoError
 
 logger = logging.getLogger(__name__)
 
-Transform = Callable[[Iterator[color.Frame]], Iterator[color.Frame]]
+Picture = TypeVar("Picture")
+Encoded = TypeVar("Encoded", contravariant=True)
+Transform = Callable[[Iterator[Picture]], Iterator[Picture]]
 
 # Frames waiting between two threads: enough to even out, little enough to hold in memory at 4K.
 _QUEUE_LENGTH = 8
@@ -33,16 +36,32 @@ _KEPT_FORMATS = frozenset({"yuv420p", "yuvj420p", "nv12", "nv21", "gray"})
 
 
 @dataclass(frozen=True)
-class _TimedFrame:
-    rgb: color.Frame
+class _Timed(Generic[Picture]):
+    picture: Picture
     pts: int
     duration: int
+
+
+class _Encode(Protocol[Encoded]):
+    """Compresses one picture."""
+
+    def __call__(
+        self, picture: Encoded, /, *, pts: int, duration: int
+    ) -> list[av.Packet[av.VideoStream]]: ...
+
+
+@dataclass(frozen=True)
+class _Pixels(Generic[Picture]):
+    """How pictures are handed to a transform and taken back."""
+
+    read: Callable[[VideoReader, DecodedFrame], Picture]
+    encode: Callable[[encoding.H264Encoder], _Encode[Picture]]
 
 
 def rewrite_video(
     source: Path,
     destination: Path,
-    transform: Transform,
+    transform: Transform[color.Frame],
     *,
     crf: int,
     preset: str,
@@ -80,7 +99,46 @@ def rewrite_video(
             cannot be written.
         ValueError: `transform` yields another number of frames, or a frame of another size.
     """
+    pixels = _Pixels(VideoReader.to_rgb, lambda encoder: encoder.encode)
     settings = encoding.EncoderSettings(crf=crf, preset=preset, num_threads=_ENCODER_THREADS)
+    return _rewrite(source, destination, transform, pixels, settings, size=size, comment=comment)
+
+
+def rewrite_planes(
+    source: Path,
+    destination: Path,
+    transform: Transform[color.Planes],
+    *,
+    crf: int,
+    preset: str,
+    comment: str | None = None,
+) -> int:
+    """Pass the planes of a video's frames through a function and keep all the rest.
+
+    As `rewrite_video`, but `transform` gets and yields luma, blue and red chroma, each
+    (height, width) uint8 of its own size, in the format that is written: what the file holds is
+    neither converted nor rounded, and in yuv420p it is half as much as RGB.
+    """
+
+    def read(reader: VideoReader, frame: DecodedFrame) -> color.Planes:
+        written_format = encoding.pixel_format_for(frame.image.width, frame.image.height)
+        return color.to_planes(frame.image, reader.tags(frame), written_format)
+
+    pixels = _Pixels(read, lambda encoder: encoder.encode_planes)
+    settings = encoding.EncoderSettings(crf=crf, preset=preset, num_threads=_ENCODER_THREADS)
+    return _rewrite(source, destination, transform, pixels, settings, size=None, comment=comment)
+
+
+def _rewrite(
+    source: Path,
+    destination: Path,
+    transform: Transform[Picture],
+    pixels: _Pixels[Picture],
+    settings: encoding.EncoderSettings,
+    *,
+    size: tuple[int, int] | None,
+    comment: str | None,
+) -> int:
     with VideoReader(source) as reader:
         if destination.exists() and destination.samefile(source):
             raise VideoError(
@@ -94,33 +152,39 @@ def rewrite_video(
             writer = _Writer(reader, first, passthrough, container, destination, settings, size)
             if comment is not None:
                 _add_comment(container, comment)
-            return _run(reader, itertools.chain([first], frames), transform, writer)
+            return _run(reader, itertools.chain([first], frames), transform, writer, pixels)
 
 
 def _run(
-    reader: VideoReader, frames: Iterator[DecodedFrame], transform: Transform, writer: _Writer
+    reader: VideoReader,
+    frames: Iterator[DecodedFrame],
+    transform: Transform[Picture],
+    writer: _Writer,
+    pixels: _Pixels[Picture],
 ) -> int:
     """Decode, transform and encode in three threads; `transform` runs in the calling one."""
-    decoded: Channel[color.Frame] = Channel(_QUEUE_LENGTH)
-    finished: Channel[_TimedFrame] = Channel(_QUEUE_LENGTH)
+    decoded: Channel[Picture] = Channel(_QUEUE_LENGTH)
+    finished: Channel[_Timed[Picture]] = Channel(_QUEUE_LENGTH)
     times: deque[tuple[int, int]] = deque()
-    decoder = Thread(target=_decode, args=(reader, frames, decoded, times), name="deepstab-decode")
-    encoder = Thread(target=writer.run, args=(finished,), name="deepstab-encode")
+    decoder = Thread(
+        target=_decode, args=(reader, frames, decoded, times, pixels), name="deepstab-decode"
+    )
+    encoder = Thread(target=writer.run, args=(finished, pixels), name="deepstab-encode")
     given = _Counted(decoded)
-    transformed: Iterator[color.Frame] | None = None
+    transformed: Iterator[Picture] | None = None
     num_frames = 0
     try:
         decoder.start()
         encoder.start()
         transformed = transform(given)
-        for rgb in transformed:
+        for picture in transformed:
             if num_frames == given.count:
                 raise ValueError(
                     f"transform yielded frame {num_frames} before reading it; "
                     "yield exactly one frame for each"
                 )
             pts, duration = times.popleft()
-            finished.put(_TimedFrame(rgb, pts, duration))
+            finished.put(_Timed(picture, pts, duration))
             num_frames += 1
         if next(given, None) is not None or num_frames < given.count:
             raise ValueError(
@@ -149,13 +213,14 @@ def _run(
 def _decode(
     reader: VideoReader,
     frames: Iterator[DecodedFrame],
-    decoded: Channel[color.Frame],
+    decoded: Channel[Picture],
     times: deque[tuple[int, int]],
+    pixels: _Pixels[Picture],
 ) -> None:
     try:
         for frame in frames:
             times.append((frame.pts, frame.duration))
-            decoded.put(reader.to_rgb(frame))
+            decoded.put(pixels.read(reader, frame))
     except ClosedError:
         pass  # Nobody wants more frames.
     except BaseException as error:
@@ -164,14 +229,14 @@ def _decode(
         decoded.close()
 
 
-class _Counted(Iterator[color.Frame]):
+class _Counted(Iterator[Picture]):
     """An iterator that knows how many frames it gave."""
 
-    def __init__(self, channel: Channel[color.Frame]) -> None:
+    def __init__(self, channel: Channel[Picture]) -> None:
         self._frames = iter(channel)
         self.count = 0
 
-    def __next__(self) -> color.Frame:
+    def __next__(self) -> Picture:
         frame = next(self._frames)
         self.count += 1
         return frame
@@ -221,16 +286,14 @@ class _Writer:
         stream.disposition = reader.stream.disposition
         passthrough.add_streams(container, path)
 
-    def run(self, finished: Channel[_TimedFrame]) -> None:
+    def run(self, finished: Channel[_Timed[Picture]], pixels: _Pixels[Picture]) -> None:
         """Write what `finished` brings; what fails is kept in `error`."""
         try:
+            encode = pixels.encode(self._encoder)
             with encoding.as_video_error(self._path):
                 for frame in finished:
-                    self._mux(
-                        self._encoder.encode(
-                            frame.rgb, pts=frame.pts - self._shift, duration=frame.duration
-                        )
-                    )
+                    pts = frame.pts - self._shift
+                    self._mux(encode(frame.picture, pts=pts, duration=frame.duration))
                 self._mux(self._encoder.flush())
                 self._passthrough.release(self._container)
         except ClosedError:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deepstab.data import color, encoding
 from deepstab.data.decoding import VideoReader
-from deepstab.data.remux import rewrite_video
+from deepstab.data.remux import rewrite_planes, rewrite_video
 from deepstab.errors import VideoError
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "probe",
     "read_comment",
     "read_frames",
+    "rewrite_planes",
     "rewrite_video",
     "write_video",
 ]

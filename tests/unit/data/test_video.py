@@ -19,7 +19,14 @@ import pytest
 
 from deepstab.data import color
 from deepstab.data.channel import Channel, ClosedError, ahead
-from deepstab.data.video import count_frames, probe, read_frames, rewrite_video, write_video
+from deepstab.data.video import (
+    count_frames,
+    probe,
+    read_frames,
+    rewrite_planes,
+    rewrite_video,
+    write_video,
+)
 from deepstab.errors import VideoError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -121,6 +128,12 @@ def video_times(path):
         return sorted(
             packet.pts * stream.time_base for packet in container.demux(stream) if packet.size
         )
+
+
+def decoded(path):
+    """The luma and chroma samples of every frame, one above the other."""
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray() for frame in container.decode(video=0)]
 
 
 def packets_of(path, kind):
@@ -887,6 +900,40 @@ def test_memory_does_not_grow_with_length(tmp_path, monkeypatch):
 
     rewrite_video(source, tmp_path / "b.mp4", transform, **FAST)
     assert max(ahead) <= 12
+
+
+class TestRewritePlanes:
+    @pytest.mark.parametrize("color_range", [1, 2])
+    def test_samples_of_the_file_are_kept_to_the_bit(self, tmp_path, color_range):
+        source, out = tmp_path / "a.mp4", tmp_path / "b.mp4"
+        make_video(source, num_frames=5, matrix=1, color_range=color_range)
+        rewrite_planes(source, out, identity, crf=0, preset="ultrafast")
+        for before, after in zip(decoded(source), decoded(out), strict=True):
+            np.testing.assert_array_equal(before, after)
+
+    @pytest.mark.parametrize(
+        ("name", "codec", "pixel_format", "width"),
+        [
+            ("a.mkv", "ffv1", "yuv444p10le", 96),
+            ("a.mkv", "ffv1", "gray", 96),
+            ("a.mov", "png", "rgb24", 97),
+        ],
+    )
+    def test_other_formats_are_converted(self, tmp_path, name, codec, pixel_format, width):
+        source, out = tmp_path / name, tmp_path / "b.mp4"
+        make_video(source, codec=codec, pixel_format=pixel_format, width=width, num_frames=3)
+        shapes = []
+
+        def look(frames):
+            for planes in frames:
+                shapes.append([plane.shape for plane in planes])
+                yield planes
+
+        assert rewrite_planes(source, out, look, crf=0, preset="ultrafast") == 3
+        half = (64, 97) if width % 2 else (32, 48)
+        assert shapes == [[(64, width), half, half]] * 3
+        for before, after in zip(read_frames(source), read_frames(out), strict=True):
+            assert np.abs(before.astype(int) - after).mean() < 6
 
 
 class TestChannel:
