@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +119,12 @@ def untrained_weights(tmp_path_factory: pytest.TempPathFactory, untrained: Check
 @pytest.fixture(autouse=True)
 def _same_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_store_leaks() -> Iterator[None]:
+    """MLflow's fluent calls set the environment, which whatever is started later would inherit."""
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+    before = [os.environ.get(name) for name in names]
+    yield
+    assert [os.environ.get(name) for name in names] == before

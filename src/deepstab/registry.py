@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -172,11 +173,15 @@ def _register(records: Records, name: str, record: Record, model_id: str) -> str
     for version in _versions(records, name):
         if version.source == f"models:/{model_id}":
             return str(version.version)
-    # Only the fluent call links the version with its model, and it talks on stderr.
+    # Only the fluent call links the version with its model; it talks on stderr, and takes the store
+    # from the process, where it would stay in the environment of all that is started later.
+    before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(records.uri)
-    mlflow.set_registry_uri(records.uri)
-    with contextlib.redirect_stderr(io.StringIO()):
-        registered = mlflow.register_model(f"models:/{model_id}", name)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            registered = mlflow.register_model(f"models:/{model_id}", name)
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None unsets it
     return str(registered.version)
 
 

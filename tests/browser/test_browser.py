@@ -224,6 +224,8 @@ def assert_charts(page: Page, *runs: str) -> None:
     sections = page.get_by_test_id("experiment-view-compare-runs-section-header")
     for name in ("step", "test/baseline"):
         expect(sections.filter(has=page.get_by_text(name, exact=True)).first).to_be_visible()
+    steps = sections.filter(has=page.get_by_text("step", exact=True)).first
+    steps.evaluate("section => section.scrollIntoView()")  # charts are drawn when they are seen
     for run in runs:
         expect(page.get_by_text(f"{run} (step/gan)").first).to_be_visible()
     expect(page.locator(".js-plotly-plot .js-line").nth(len(runs) - 1)).to_be_visible()

@@ -27,7 +27,7 @@ if Postgres.program("postgres") is None:
 psycopg2 = pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
 mlflow = pytest.importorskip("mlflow", reason="tracking was left out of this environment")
 
-NUM_KILLS = int(os.environ.get("KILLS", "3"))
+NUM_KILLS = int(os.environ.get("KILLS", "2"))
 pytestmark = pytest.mark.timeout(900 + 90 * NUM_KILLS)
 SEED = 20
 EPOCHS, STEPS_PER_EPOCH = 12, 20
