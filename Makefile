@@ -2,7 +2,7 @@ PYTHON ?= python3
 # Stages say `python`: the environment's own.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test server-test check ui bench-quality
+.PHONY: setup repro test walkthrough server-test check ui bench-quality
 
 setup: .venv/ready
 
@@ -11,7 +11,11 @@ repro: setup
 	@cat reports/summary.txt
 
 test: setup
-	pytest --numprocesses 2 --dist loadfile
+	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# Every command of docs/experiments-walkthrough.md, in a fresh clone with small videos.
+walkthrough: setup
+	WALKTHROUGH=1 pytest tests/pipeline/test_walkthrough.py
 
 # make server-test [KILLS=20]: the pipeline against an MLflow server on PostgreSQL, killed meanwhile
 server-test: setup

@@ -81,17 +81,17 @@ def test_one_finished_run_holds_everything(checkout: Checkout) -> None:
 def test_only_what_changed_runs_again(checkout: Checkout, tiny_tree: dict[str, Any]) -> None:
     assert checkout.repro() == []
 
-    checkout.write_params(with_values(tiny_tree, {"evaluate.window_stride": 12}))
-    assert checkout.would_run() == ["evaluate"]
-    checkout.write_params(tiny_tree)
-    generator = checkout.root / "src/deepstab/models/generator.py"
-    original = generator.read_text()
-    generator.write_text(original + "\n# edited\n")
-    assert checkout.repro() == ["train", "evaluate"]
-    generator.write_text(original)
-    for change, first in (({"train.lr_g": 0.0005}, "train"), ({"flow.winsize": 11}, "flow")):
+    for change, first in (
+        ({"evaluate.window_stride": 12}, "evaluate"),
+        ({"train.lr_g": 0.0005}, "train"),
+        ({"flow.winsize": 11}, "flow"),
+    ):
         checkout.write_params(with_values(tiny_tree, change))
         assert checkout.would_run() == [first]
+    checkout.write_params(tiny_tree)
+    generator = checkout.root / "src/deepstab/models/generator.py"
+    generator.write_text(generator.read_text() + "\n# edited\n")
+    assert checkout.repro() == ["train", "evaluate"]
     assert len(checkout.query("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")) == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections import Counter
@@ -20,7 +21,10 @@ QUEUED = {  # and what differs from the baseline
     "sigma-12": "model.smoothing_sigma=12.0",
     "both": "model.smoothing_sigma=12.0, train.lr_g=0.005",
 }
-pytestmark = pytest.mark.timeout(1800)  # five runs of the pipeline
+pytestmark = [
+    pytest.mark.timeout(1800),  # five runs of the pipeline
+    pytest.mark.skipif("WALKTHROUGH" not in os.environ, reason="minutes long: make walkthrough"),
+]
 NUM_EPOCHS, STEPS_PER_EPOCH = 3, 2
 
 # The checkout afterwards, and of every command the output the document shows and its own.
