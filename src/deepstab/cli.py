@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from deepstab.data.video import VideoInfo
 
 # The most that `--crop auto` may cut away; what it takes is decided by the shake.
-_AUTO_CROP_FRACTION = 0.09
+_AUTO_CROP_FRACTION = 0.08
 _MAX_CROP_PERCENT = 50.0
 # Beyond a smoothing of several seconds nothing changes but the time it takes.
 _MAX_STRENGTH = 10.0
