@@ -22,6 +22,8 @@ Complexes = NDArray[np.complex128]
 _TURN_SHARE = 0.35
 # Shorter scenes have no acceleration to take out.
 _MIN_FRAMES = 3
+# Nothing in a video is faster than back and forth from frame to frame.
+_MIN_PERIOD = 2.0
 # Keeps the solver's last digits inside the limits.
 _INSIDE = 1 - 1e-6
 
@@ -63,7 +65,7 @@ def plan_corrections(
         motion: (num_frames, 4), of each frame to the previous; the first of a scene is ignored.
         aspect: width / height of the video.
         period: movements of this period, frames, are halved; slower ones are kept, faster ones
-            taken out; 0 changes nothing.
+            taken out; 2, the fastest there is, or less changes nothing.
         least_visible: side of the visible part over the frame's, in (0, 1].
         cuts: first frames of the scenes after the first, ascending.
 
@@ -167,7 +169,7 @@ def _plan_scene(
     """Roll and zoom first; the shifts then in the axes of the stabilized camera, so that roll
     jitter does not leak into the translation."""
     num_frames = len(motion)
-    if num_frames < _MIN_FRAMES or period <= 0 or least_visible >= 1:
+    if num_frames < _MIN_FRAMES or period <= _MIN_PERIOD or least_visible >= 1:
         return np.ones(num_frames, complex), np.zeros(num_frames, complex)
     motion = np.concatenate([np.zeros((1, 4)), motion[1:]])
     half = np.array([np.sqrt(aspect), 1 / np.sqrt(aspect)])

@@ -36,7 +36,7 @@ Image = NDArray[np.uint8]
 
 # Of strength 1: movements of this period are halved, slower ones kept; seconds, and at least so
 # many frames where there are few in a second.
-SMOOTHING_S = 2.0
+_SMOOTHING_S = 2.0
 _SMOOTHING_FRAMES = 60
 _LEAST_VISIBLE_UNCROPPED = 0.75
 # The encoder's early features reach this many frames to either side.
@@ -223,7 +223,7 @@ def stabilize_video(
     plan = plan_corrections(
         motion,
         aspect=aspect,
-        period=strength * max(SMOOTHING_S * float(info.frame_rate), _SMOOTHING_FRAMES),
+        period=strength * smoothing_period(float(info.frame_rate)),
         least_visible=least_visible,
         cuts=cuts,
     )
@@ -251,6 +251,15 @@ def stabilize_video(
         input_path=path_px(motion, cuts=cuts, aspect=aspect),
         output_path=path_px(stabilized_motion(motion, plan), cuts=cuts, aspect=aspect),
     )
+
+
+def smoothing_period(frame_rate: float) -> float:
+    """The period, frames, of the movements that strength 1 halves.
+
+    Args:
+        frame_rate: frames/s.
+    """
+    return max(_SMOOTHING_S * frame_rate, _SMOOTHING_FRAMES)
 
 
 def warp_frame(frame: Image, theta: NDArray[np.float64]) -> Image:

@@ -116,7 +116,7 @@ class MotionHead(nn.Module):
             early: (batch, channel, time, height / 4, width / 4).
             late: (batch, channel, time, height / 16, width / 16).
             flow: (batch, 2, time, height, width), isotropic units.
-            evidence: (batch, time, height / 4, width / 4), in (0, 1].
+            evidence: (batch, time, height / 4, width / 4), positive, about 1 at most.
             aspect: (batch,).
         """
         motion, confidence = self.estimate_motion(early, flow, evidence, aspect)
