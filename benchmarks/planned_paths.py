@@ -18,10 +18,10 @@ from deepstab.metrics.motion import detect_features
 from deepstab.metrics.motion import estimate_motion as estimate_scored_motion
 from deepstab.metrics.stability import CameraPath, residual_jitter, roll_jitter, stability_score
 from deepstab.models.generator import StabGenerator
-from deepstab.planning import plan_corrections, stabilized_motion
+from deepstab.planning import stabilized_motion
 from deepstab.quality import find_clips, group_of, ratio
 from deepstab.scoreboard import geometric_mean
-from deepstab.stabilize import estimate_motion, smoothing_period
+from deepstab.stabilize import Crop, estimate_motion, plan_video, smoothing_period
 from deepstab.weights import load_weights
 
 # Isotropic half widths of a frame of this width, see `deepstab.geometry`.
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--crop", default="auto", help="as of `deepstab stabilize`")
     parser.add_argument("--weights", action="append", default=[], help="one more checkpoint")
     args = parser.parse_args()
-    least_visible = 1 - parse_crop(args.crop)[1]
+    crop = Crop(*parse_crop(args.crop))
     shipped = load_weights(None)
     torch.manual_seed(0)
     generators = {"untrained": StabGenerator(shipped.params.model).eval()}
@@ -88,13 +88,8 @@ def main() -> None:
         seen[[0, *cuts]] = 0
         before = camera_path(seen, aspect)
         for name, motion in motions.items():
-            plan = plan_corrections(
-                motion,
-                aspect=aspect,
-                period=smoothing_period(float(info.frame_rate)),
-                least_visible=least_visible,
-                cuts=cuts,
-            )
+            period = smoothing_period(float(info.frame_rate))
+            plan = plan_video(motion, crop, aspect=aspect, period=period, cuts=cuts)
             left = stabilized_motion(seen, plan)
             left[[0, *cuts]] = 0
             after = camera_path(left, aspect)
@@ -108,10 +103,10 @@ def main() -> None:
             print(f"{clip.name:36} {name:12} " + " ".join(f"{value:6.3f}" for value in row))
     print("\njitter and roll / input: geometric mean (worst jitter); stability and crop: mean")
     for (group, name), found in rows.items():
-        jitter, roll, stability, crop = zip(*found, strict=True)
+        jitter, roll, stability, zoom = zip(*found, strict=True)
         print(
             f"{group:7} {name:12} {geometric_mean(jitter):.3f} ({max(jitter):.2f}) "
-            f"{geometric_mean(roll):.3f} {np.mean(stability):.3f} {np.mean(crop):.3f}"
+            f"{geometric_mean(roll):.3f} {np.mean(stability):.3f} {np.mean(zoom):.3f}"
         )
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from deepstab.data.video import VideoInfo
 
 # The most that `--crop auto` may cut away; what it takes is decided by the shake.
-_AUTO_CROP_FRACTION = 0.08
+_AUTO_CROP_FRACTION = 0.2
 _MAX_CROP_PERCENT = 50.0
 # Beyond a smoothing of several seconds nothing changes but the time it takes.
 _MAX_STRENGTH = 10.0
@@ -88,8 +88,8 @@ def stabilize(
         str,
         typer.Option(
             metavar="auto|none|PERCENT",
-            help="What may be cut away of width and height to hide the moving border: as little "
-            "as it takes, nothing (the edge is repeated), or exactly so many percent.",
+            help="What may be cut away of width and height to hide the moving border: what the "
+            "shake is worth, up to 20, nothing (the edge is repeated), or exactly so many percent.",
         ),
     ] = "auto",
     strength: Annotated[

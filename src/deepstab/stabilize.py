@@ -29,7 +29,7 @@ from deepstab.errors import CheckpointError
 from deepstab.geometry import theta_to_pixels
 from deepstab.models.generator import StabGenerator
 from deepstab.origin import Origin
-from deepstab.planning import path_px, plan_corrections, stabilized_motion
+from deepstab.planning import Plan, choose_plan, path_px, plan_corrections, stabilized_motion
 from deepstab.training.checkpoints import Checkpoint
 
 Image = NDArray[np.uint8]
@@ -143,8 +143,9 @@ def estimate_motion(
 class Crop:
     """How much of the frame may be given up, as a fraction of its sides.
 
-    `auto`: as little as the smoothed path needs, at most `fraction`; `fixed`: exactly `fraction`;
-    `none`: nothing is cut, the edge is repeated where nothing was filmed.
+    `auto`: as much as the shake is worth, at most `fraction`, see `deepstab.planning.choose_plan`;
+    `fixed`: exactly `fraction`; `none`: nothing is cut, the edge is repeated where nothing was
+    filmed.
     """
 
     mode: Literal["auto", "none", "fixed"]
@@ -219,16 +220,8 @@ def stabilize_video(
             flow_params=flow_params,
             clip_length=model.clip_length,
         )
-    least_visible = 1 - crop.fraction if crop.mode != "none" else _LEAST_VISIBLE_UNCROPPED
-    plan = plan_corrections(
-        motion,
-        aspect=aspect,
-        period=strength * smoothing_period(float(info.frame_rate)),
-        least_visible=least_visible,
-        cuts=cuts,
-    )
-    zoom = {"auto": plan.zoom, "none": 1.0, "fixed": least_visible}[crop.mode]
-    plan = dataclasses.replace(plan, zoom=zoom)
+    period = strength * smoothing_period(float(info.frame_rate))
+    plan = plan_video(motion, crop, aspect=aspect, period=period, cuts=cuts)
     thetas = plan.thetas(aspect)
 
     def render(frames: Iterator[Planes]) -> Iterator[Planes]:
@@ -246,11 +239,35 @@ def stabilize_video(
     )
     return Stabilization(
         num_frames=len(motion),
-        zoom=zoom,
+        zoom=plan.zoom,
         cuts=tuple(cuts),
         input_path=path_px(motion, cuts=cuts, aspect=aspect),
         output_path=path_px(stabilized_motion(motion, plan), cuts=cuts, aspect=aspect),
     )
+
+
+def plan_video(
+    motion: NDArray[np.float64], crop: Crop, *, aspect: float, period: float, cuts: list[int]
+) -> Plan:
+    """Plan the corrections of a video, and the zoom that goes with the crop.
+
+    Args:
+        motion: (num_frames, 4), see `deepstab.planning`.
+        crop: what may be cut away.
+        aspect: width / height of the video.
+        period: frames, see `smoothing_period`.
+        cuts: first frames of the scenes after the first, ascending.
+    """
+    if crop.mode == "auto":
+        return choose_plan(
+            motion, aspect=aspect, period=period, most_cropped=crop.fraction, cuts=cuts
+        )
+    zoom = 1 - crop.fraction
+    least_visible = zoom if crop.mode == "fixed" else _LEAST_VISIBLE_UNCROPPED
+    plan = plan_corrections(
+        motion, aspect=aspect, period=period, least_visible=least_visible, cuts=cuts
+    )
+    return dataclasses.replace(plan, zoom=zoom)
 
 
 def smoothing_period(frame_rate: float) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepstab.planning import plan_corrections
+from deepstab.planning import choose_plan, plan_corrections
 
 
 @settings(max_examples=60, deadline=None)
@@ -32,6 +32,10 @@ def test_no_plan_shows_what_was_not_filmed(
     plan = plan_corrections(
         motion, aspect=float(np.exp(log_aspect)), period=period, least_visible=1 - crop, cuts=[]
     )
-    assert np.isfinite(plan.turn).all()
-    assert np.isfinite(plan.shift).all()
-    assert 1 - crop - 1e-9 <= plan.zoom <= 1
+    chosen = choose_plan(
+        motion, aspect=float(np.exp(log_aspect)), period=period, most_cropped=crop, cuts=[]
+    )
+    for found in (plan, chosen):
+        assert np.isfinite(found.turn).all()
+        assert np.isfinite(found.shift).all()
+        assert 1 - crop - 1e-9 <= found.zoom <= 1

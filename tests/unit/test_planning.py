@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from deepstab import geometry
 from deepstab.planning import (
+    Plan,
+    choose_plan,
     excess,
     path_px,
     plan_corrections,
@@ -25,6 +27,13 @@ def shaky_motion(num_frames: int, *, amplitude: float, seed: int = 0) -> NDArray
 
 def jitter(motion: NDArray[np.float64]) -> float:
     return float(np.sqrt((np.diff(motion[1:, :2], axis=0) ** 2).mean()))
+
+
+def cost(motion: NDArray[np.float64], plan: Plan) -> float:
+    """What `choose_plan` makes least, worked out from its definition."""
+    path = np.cumsum(stabilized_motion(motion, plan)[1:, :2], axis=0) * 320 / np.sqrt(ASPECT)
+    jitter_px = np.sqrt((np.diff(path, n=2, axis=0) ** 2).sum(axis=1).mean())
+    return float(np.log(np.hypot(jitter_px, 0.1)) + 11 * (1 - plan.zoom))
 
 
 def bending(path: NDArray[np.float64], taken: NDArray[np.float64], *, period: float) -> float:
@@ -92,6 +101,27 @@ def test_a_steady_pan_needs_no_crop() -> None:
     np.testing.assert_allclose(
         plan.thetas(ASPECT), np.broadcast_to(np.eye(2, 3), (100, 2, 3)), atol=1e-9
     )
+
+
+@pytest.mark.parametrize("amplitude", [0.002, 0.01, 0.05])
+def test_a_chosen_plan_costs_less_than_those_of_other_crops(amplitude: float) -> None:
+    motion = shaky_motion(100, amplitude=amplitude)
+    settings = {"aspect": ASPECT, "period": 60.0}
+    chosen = choose_plan(motion, most_cropped=0.2, cuts=[], **settings)
+    for crop in (0.015, 0.045, 0.085, 0.125, 0.2):
+        other = plan_corrections(motion, least_visible=1 - crop, cuts=[], **settings)
+        assert cost(motion, chosen) < cost(motion, other) + 0.02
+
+
+def test_more_shake_takes_more_crop_and_none_takes_none() -> None:
+    settings = {"aspect": ASPECT, "period": 60.0, "most_cropped": 0.2, "cuts": []}
+    zooms = [
+        choose_plan(shaky_motion(100, amplitude=amplitude), **settings).zoom
+        for amplitude in (0.0, 0.002, 0.01, 0.05)
+    ]
+    assert zooms[0] == pytest.approx(1, abs=1e-9)
+    assert zooms == sorted(zooms, reverse=True)
+    assert 0.8 - 1e-9 <= zooms[-1] < 0.9 < zooms[1] < 1
 
 
 def test_scenes_do_not_touch_each_other() -> None:
