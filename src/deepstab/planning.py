@@ -143,7 +143,7 @@ def excess(path: Floats, axes: Floats, limits: Floats, *, period: float) -> Floa
     )
     bending = sparse.kron(second_difference.T @ second_difference, sparse.eye_array(2))
     staying = (2 * np.pi / period) ** 4 * sparse.eye_array(2 * num_frames)
-    inside = sparse.block_diag(list(axes))
+    inside = sparse.bsr_array((axes, np.arange(num_frames), np.arange(num_frames + 1)))
     settings = clarabel.DefaultSettings()
     settings.verbose = False
     bounds = np.tile(_INSIDE * limits.ravel() / unit, 2)
