@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from deepstab.cli import parse_crop
 from deepstab.data import video
+from deepstab.data.flow import with_flow
 from deepstab.metrics.motion import detect_features
 from deepstab.metrics.motion import estimate_motion as estimate_scored_motion
 from deepstab.metrics.stability import CameraPath, residual_jitter, roll_jitter, stability_score
@@ -75,14 +76,13 @@ def main() -> None:
         info, group = video.probe(clip), group_of(clip.relative_to(args.clips))
         aspect = info.width / info.height
         seen = scored_motion(clip, aspect)
-        small = list(video.read_frames(clip, size=size))
+        small = list(with_flow(video.read_frames(clip, size=size), shipped.params.flow))
         motions, cuts = {"SIFT": seen}, list[int]()
         for name, generator in generators.items():
             motions[name], cuts = estimate_motion(
                 small,
                 generator,
                 aspect=aspect,
-                flow_params=shipped.params.flow,
                 clip_length=shipped.params.model.clip_length,
             )
         seen[[0, *cuts]] = 0

@@ -22,6 +22,7 @@ from deepstab.console import (
     Phases,
     exit_when_terminated,
     one_line_errors,
+    quick_imports,
     score_table,
     score_tree,
 )
@@ -128,13 +129,12 @@ def stabilize(
         _check_targets(source, destination, compare, plot)
 
         # The heaviest only now: what is wrong shows at once.
-        with local_weights(weights, root=project_root()) as path:
+        with quick_imports():
+            from deepstab.stabilize import Crop, Encoding, stabilize_video
             from deepstab.weights import load_weights
 
+        with local_weights(weights, root=project_root()) as path:
             checkpoint = load_weights(path)
-        from deepstab.comparison import plot_paths, save_plot, write_comparison
-        from deepstab.stabilize import Crop, Encoding, stabilize_video
-
         with closing(Phases(total)) as phases:
             done = stabilize_video(
                 source,
@@ -151,9 +151,13 @@ def stabilize(
             f"{100 * done.zoom:.4g} % of width and height kept"
         )
         if plot is not None:
+            from deepstab.comparison import plot_paths, save_plot
+
             save_plot(plot_paths(done.input_path, done.output_path), plot)
             print(f"{plot}: camera path before and after")
         if compare is not None:
+            from deepstab.comparison import write_comparison
+
             with progress(done.num_frames, label="compare", unit="frames") as bar:
                 write_comparison(
                     *(source, destination, compare), crf=crf, preset=preset, on_frame=bar.advance

@@ -30,6 +30,8 @@ _MIN_PERIOD = 2.0
 _CROP_PRICE = 11.0
 _SEEN_PX = 0.1
 _CROP_STEP = 0.01
+# Where larger crops have cost so much more than the best, the search ends.
+_CROP_GIVE_UP = 0.3
 # Keeps the solver's last digits inside the limits.
 _INSIDE = 1 - 1e-6
 
@@ -113,6 +115,8 @@ def choose_plan(
         cost = math.log(seen) + _CROP_PRICE * (1 - plan.zoom)
         if cost < least_cost:
             best, least_cost = plan, cost
+        elif cost > least_cost + _CROP_GIVE_UP or plan.zoom > 1 - crop + _CROP_STEP:
+            break
     assert best is not None
     return best
 

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import tee
 from pathlib import Path
 from typing import Literal
 
@@ -17,12 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepstab.config import FlowParams
 from deepstab.data import video
 from deepstab.data.channel import ahead
 from deepstab.data.clips import flow_to_tensor, rgb_to_tensor
 from deepstab.data.color import Planes
-from deepstab.data.flow import farneback
+from deepstab.data.flow import with_flow
 from deepstab.data.remux import rewrite_planes
 from deepstab.data.scenes import find_cuts, unexplained
 from deepstab.errors import CheckpointError
@@ -91,26 +89,24 @@ def estimate_thetas(
 
 @torch.no_grad()
 def estimate_motion(
-    frames: Iterable[Image],
+    frames: Iterable[tuple[Image, NDArray[np.float32]]],
     generator: StabGenerator,
     *,
     aspect: float,
-    flow_params: FlowParams,
     clip_length: int,
 ) -> tuple[NDArray[np.float64], list[int]]:
     """The camera's motion over a whole video, streaming, and where its scenes begin.
 
     Args:
-        frames: (height, width, 3) uint8 RGB, of the network's size.
+        frames: (height, width, 3) uint8 RGB of the network's size, each with its flow, see
+            `deepstab.data.flow.with_flow`.
         generator: with the motion head, in evaluation mode.
         aspect: width / height.
-        flow_params: of the network's training.
         clip_length: frames the generator sees at once.
 
     Returns:
         (num_frames, 4), see `deepstab.trajectory`; and the first frames of later scenes.
     """
-    small, again = tee(frames)
     motions: list[NDArray[np.float32]] = []
     errors: list[tuple[float, float]] = []
     rgb: list[Image] = []
@@ -125,7 +121,7 @@ def estimate_motion(
         motions.append(motion[0].numpy()[keep])
 
     done = 0
-    for frame, field in zip(small, farneback(again, flow_params), strict=True):
+    for frame, field in frames:
         errors.append(unexplained(rgb[-1], frame, field) if rgb else (0.0, 0.0))
         rgb.append(frame)
         flow.append(field)
@@ -214,10 +210,9 @@ def stabilize_video(
     size = (flow_params.width, flow_params.height)
     with closing(ahead(video.read_frames(source, size=size))) as small:
         motion, cuts = estimate_motion(
-            _counted(small, lambda: on_frame("analyze")),
+            with_flow(_counted(small, lambda: on_frame("analyze")), flow_params),
             checkpoint.build_generator(),
             aspect=aspect,
-            flow_params=flow_params,
             clip_length=model.clip_length,
         )
     period = strength * smoothing_period(float(info.frame_rate))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deepstab.config import ModelParams, Params
 from deepstab.data import video
+from deepstab.data.flow import with_flow
 from deepstab.data.manifest import Manifest
 from deepstab.data.sources import MANIFEST_NAME
 from deepstab.errors import CheckpointError
@@ -158,10 +159,11 @@ def test_streamed_motion_is_that_of_the_whole_clip(tiny_raw: Path, untrained: Ch
     params = untrained.params
     found = {
         length: estimate_motion(
-            video.read_frames(source, size=(params.flow.width, params.flow.height)),
+            with_flow(
+                video.read_frames(source, size=(params.flow.width, params.flow.height)), params.flow
+            ),
             untrained.build_generator(),
             aspect=1.5,
-            flow_params=params.flow,
             clip_length=length,
         )[0]
         for length in (12, 40)

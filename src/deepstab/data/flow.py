@@ -7,6 +7,7 @@ frame t - 1: (dx, dy) in px of the resized frame. The flow of the first frame is
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import tee
 
 import cv2
 import numpy as np
@@ -15,6 +16,14 @@ from numpy.typing import NDArray
 from deepstab.config import FlowParams
 
 Image = NDArray[np.uint8]
+
+
+def with_flow(
+    frames: Iterable[Image], params: FlowParams
+) -> Iterator[tuple[Image, NDArray[np.float32]]]:
+    """Each frame beside its flow, see `farneback`."""
+    frames, for_flow = tee(frames)
+    return zip(frames, farneback(for_flow, params), strict=True)
 
 
 def farneback(frames: Iterable[Image], params: FlowParams) -> Iterator[NDArray[np.float32]]:
