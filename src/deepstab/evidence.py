@@ -12,7 +12,7 @@ from deepstab.geometry import cell_centers
 _TEXTURE_WINDOW = 5
 _TEXTURE_HALF = 1e-4
 # Farneback misses by a gray level or five where it is right; this difference counts half.
-_AGREEMENT_HALF = 0.02
+_AGREEMENT_HALF = 0.01
 
 
 def texture(rgb: Tensor) -> Tensor:
