@@ -155,9 +155,9 @@ def test_plots_have_every_experiment(walk: Walk, tmp_path: Path) -> None:
     assert [output for command, _, output in done if command.startswith("dvc plots diff")] == [
         f"file://{checkout.root}/dvc_plots/index.html\n"
     ]
-    checkout.run("dvc", "plots", "diff", "HEAD", "lr-high", "--out", str(tmp_path / "plots"))
+    checkout.run("dvc", "plots", "diff", "HEAD", "sigma-12", "--out", str(tmp_path / "plots"))
     page = (tmp_path / "plots" / "index.html").read_text()
     for title in ("Validation PSNR, dB", "Smoothness loss"):
         assert title in page
     pictures = {path.name for path in (tmp_path / "plots" / "static").iterdir()}
-    assert pictures == {f"{name}_reports_plots_side_by_side.png" for name in ("HEAD", "lr-high")}
+    assert pictures == {f"{name}_reports_plots_side_by_side.png" for name in ("HEAD", "sigma-12")}
