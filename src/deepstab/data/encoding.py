@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 
 from deepstab.data import color
 from deepstab.errors import VideoError
@@ -18,6 +19,8 @@ from deepstab.errors import VideoError
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 # The muxer's own choice for a track: units above this, by doubling, so that times stay exact.
 _MIN_TIMESCALE = 10_000
+# OpenCV's CPU_AVX_512F, which its Python module does not name.
+_AVX_512F = 13
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class H264Encoder:
         # Slices, PyAV's default, would cost quality.
         codec.thread_type = av.codec.context.ThreadType.FRAME
         codec.flags |= av.codec.context.Flags.frame_duration
-        codec.options = {"crf": str(settings.crf), "preset": settings.preset}
+        codec.options = {"crf": str(settings.crf), "preset": settings.preset} | _instructions()
 
     def encode(
         self, rgb: color.Frame, *, pts: int, duration: int
@@ -221,6 +224,13 @@ def output_container(path: Path, *, time_base: Fraction) -> Iterator[av.containe
         if container is not None:
             with suppress(av.FFmpegError):
                 container.close()
+
+
+def _instructions() -> dict[str, str]:
+    """Keep x264 from AVX-512, which loses pixels on virtual machines that lose its registers."""
+    if not cv2.checkHardwareSupport(_AVX_512F):
+        return {}
+    return {"x264-params": "asm=MMX2,SSE2Fast,SSSE3,SSE4.2,AVX,FMA3,BMI2,AVX2"}
 
 
 def _mp4_options(time_base: Fraction) -> dict[str, str]:
