@@ -257,7 +257,7 @@ def plan_video(
         return choose_plan(
             motion, aspect=aspect, period=period, most_cropped=crop.fraction, cuts=cuts
         )
-    zoom = 1 - crop.fraction
+    zoom = 1 - crop.fraction if crop.mode == "fixed" else 1.0
     least_visible = zoom if crop.mode == "fixed" else _LEAST_VISIBLE_UNCROPPED
     plan = plan_corrections(
         motion, aspect=aspect, period=period, least_visible=least_visible, cuts=cuts

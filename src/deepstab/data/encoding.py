@@ -227,7 +227,7 @@ def output_container(path: Path, *, time_base: Fraction) -> Iterator[av.containe
 
 
 def _instructions() -> dict[str, str]:
-    """Keep x264 from AVX-512, which loses pixels on virtual machines that lose its registers."""
+    """Keep x264 from AVX-512, which gave other pixels from run to run on a busy virtual machine."""
     if not cv2.checkHardwareSupport(_AVX_512F):
         return {}
     return {"x264-params": "asm=MMX2,SSE2Fast,SSSE3,SSE4.2,AVX,FMA3,BMI2,AVX2"}

@@ -21,7 +21,15 @@ Image = NDArray[np.uint8]
 def with_flow(
     frames: Iterable[Image], params: FlowParams
 ) -> Iterator[tuple[Image, NDArray[np.float32]]]:
-    """Each frame beside its flow, see `farneback`."""
+    """Each frame, as it came, beside its flow.
+
+    Args:
+        frames: (height, width, 3) uint8 RGB.
+        params: the flow section.
+
+    Yields:
+        The frame, and its flow to the previous one, see `farneback`.
+    """
     frames, for_flow = tee(frames)
     return zip(frames, farneback(for_flow, params), strict=True)
 
