@@ -33,7 +33,7 @@ ui: setup
 # make bench-quality CLIPS=FOLDER [BENCH='--workers 2 --weights fc=PATH']
 bench-quality: setup
 	@test -n '$(CLIPS)' || { echo 'name a folder of videos: make $@ CLIPS=FOLDER' >&2; exit 1; }
-	python benchmarks/quality.py --clips '$(CLIPS)' $(BENCH)
+	python -m benchmarks.quality --clips '$(CLIPS)' $(BENCH)
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

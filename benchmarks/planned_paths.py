@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from benchmarks.quality.measure import find_clips, group_of, ratio
+from benchmarks.quality.tables import geometric_mean
 from numpy.typing import NDArray
 
-from deepstab.cli import parse_crop
-from deepstab.data import video
+from deepstab.cli.videos import parse_crop
 from deepstab.data.flow import with_flow
 from deepstab.metrics.motion import detect_features
 from deepstab.metrics.motion import estimate_motion as estimate_scored_motion
 from deepstab.metrics.stability import CameraPath, residual_jitter, roll_jitter, stability_score
+from deepstab.models.checkpoints import load_weights
 from deepstab.models.generator import StabGenerator
-from deepstab.planning import stabilized_motion
-from deepstab.quality import find_clips, group_of, ratio
-from deepstab.scoreboard import geometric_mean
-from deepstab.stabilize import Crop, estimate_motion, plan_video, smoothing_period
-from deepstab.weights import load_weights
+from deepstab.stabilize.planning import stabilized_motion
+from deepstab.stabilize.whole_video import Crop, estimate_motion, plan_video, smoothing_period
+from deepstab.video.frames import probe, read_frames
 
 # Isotropic half widths of a frame of this width, see `deepstab.geometry`.
 HALF_WIDTH_PX = 320
@@ -33,7 +33,7 @@ def scored_motion(path: Path, aspect: float) -> NDArray[np.float64]:
     """The scorer's motion in the planner's convention: frame to previous frame, isotropic."""
     found = [(0.0, 0.0, 0.0, 0.0)]
     last = None
-    for frame in video.read_frames(path):
+    for frame in read_frames(path):
         features = detect_features(frame)
         if last is not None:
             motion = estimate_scored_motion(last, features)
@@ -73,10 +73,10 @@ def main() -> None:
     size = (shipped.params.flow.width, shipped.params.flow.height)
     rows: dict[tuple[str, str], list[tuple[float, ...]]] = {}
     for clip in find_clips(args.clips):
-        info, group = video.probe(clip), group_of(clip.relative_to(args.clips))
+        info, group = probe(clip), group_of(clip.relative_to(args.clips))
         aspect = info.width / info.height
         seen = scored_motion(clip, aspect)
-        small = list(with_flow(video.read_frames(clip, size=size), shipped.params.flow))
+        small = list(with_flow(read_frames(clip, size=size), shipped.params.flow))
         motions, cuts = {"SIFT": seen}, list[int]()
         for name, generator in generators.items():
             motions[name], cuts = estimate_motion(

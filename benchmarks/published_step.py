@@ -20,14 +20,15 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from deepstab import geometry, losses
+from deepstab import geometry
 from deepstab.config import load_params, parse_params
 from deepstab.data.clips import RandomClips
 from deepstab.data.flow_cache import fill_cache
 from deepstab.data.shards import ShardIndex
 from deepstab.data.sources import prepare_data
-from deepstab.data.vgg import load_vgg19_features, place_vgg19
-from deepstab.losses import PerceptualLoss
+from deepstab.models.vgg19 import load_vgg19_features, place_vgg19
+from deepstab.training import losses
+from deepstab.training.losses import PerceptualLoss
 from deepstab.training.step import build_networks
 
 ORIGINAL_S = 45.0

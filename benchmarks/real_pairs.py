@@ -16,12 +16,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from benchmarks.quality.zoomed import smallest_zoom, warp_frames
 from numpy.typing import NDArray
 
-from deepstab.baselines import gaussian_path_corrections, smallest_zoom, warp_frames
 from deepstab.config import FlightParams, load_params
-from deepstab.data import video
 from deepstab.data.flights import draw_shake, similarity_about_center
+from deepstab.evaluation.baselines import gaussian_path_corrections
+from deepstab.video.frames import probe, read_frames
+from deepstab.video.writer import write_video
 
 Image = NDArray[np.uint8]
 MAX_WIDTH_PX = 960
@@ -29,7 +31,7 @@ ENCODING = {"crf": 20, "preset": "veryfast"}
 
 
 def read(path: Path, num_frames: int) -> Iterator[Image]:
-    for frame in islice(video.read_frames(path), num_frames):
+    for frame in islice(read_frames(path), num_frames):
         scale = min(1.0, MAX_WIDTH_PX / frame.shape[1])
         size = (round(frame.shape[1] * scale) // 2 * 2, round(frame.shape[0] * scale) // 2 * 2)
         yield np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -40,7 +42,7 @@ def shake(path: Path, out: Path, params: FlightParams, index: int, num_frames: i
     frames = list(read(path, num_frames))
     height, width = frames[0].shape[:2]
     sized = params.model_copy(update={"width": width, "height": height})
-    rate = video.probe(path).frame_rate
+    rate = probe(path).frame_rate
     amplitude = float(np.exp(rng.uniform(np.log(0.004), np.log(0.02))))
     times_s = np.arange(len(frames)) / float(rate)
     rows = draw_shake(times_s, sized.model_copy(update={"frame_rate": float(rate)}), amplitude, rng)
@@ -60,19 +62,19 @@ def shake(path: Path, out: Path, params: FlightParams, index: int, num_frames: i
             for frame, m in zip(frames, matrices, strict=True)
         )
         name = f"steady_{path.stem}.mp4"
-        video.write_video(out / side / name, seen, frame_rate=Fraction(rate), **ENCODING)
+        write_video(out / side / name, seen, frame_rate=Fraction(rate), **ENCODING)
 
 
 def imitate(path: Path, out: Path, num_frames: int) -> None:
     frames = list(read(path, num_frames))
     height, width = frames[0].shape[:2]
-    rate = Fraction(video.probe(path).frame_rate)
+    rate = Fraction(probe(path).frame_rate)
     corrections = gaussian_path_corrections(frames, sigma_frames=15)
     zoom = smallest_zoom(corrections, width=width, height=height, max_zoom=1.3)
     name = f"shaky_{path.stem}.mp4"
-    video.write_video(out / "unstable" / name, frames, frame_rate=rate, **ENCODING)
+    write_video(out / "unstable" / name, frames, frame_rate=rate, **ENCODING)
     steady = warp_frames(frames, corrections, zoom=zoom)
-    video.write_video(out / "stable" / name, steady, frame_rate=rate, **ENCODING)
+    write_video(out / "stable" / name, steady, frame_rate=rate, **ENCODING)
 
 
 def main() -> None:

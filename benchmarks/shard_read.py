@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from deepstab.config import load_params
-from deepstab.data import video
 from deepstab.data.clips import read_clip
 from deepstab.data.flow import farneback
 from deepstab.data.manifest import Manifest
 from deepstab.data.shards import ShardIndex, ShardReader
 from deepstab.data.sources import MANIFEST_NAME
+from deepstab.video.frames import read_frames
 
 CLIPS = 12
 
@@ -35,7 +35,7 @@ def main() -> None:
         cached.append(time.perf_counter() - start)
         start = time.perf_counter()
         for path, with_flow in ((pair.unstable.path, True), (pair.stable.path, False)):
-            resized = list(islice(video.read_frames(Path("data/raw") / path, size=size), length))
+            resized = list(islice(read_frames(Path("data/raw") / path, size=size), length))
             if with_flow:
                 list(farneback(resized, params.flow))
         computed.append(time.perf_counter() - start)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from deepstab.config import load_params
 from deepstab.data.sources import prepare_data
-from deepstab.durations import remember_duration
-from deepstab.stage import run_stage
-from deepstab.tracking import project_root
+from deepstab.errors import run_stage
+from deepstab.tracking.durations import remember_duration
+from deepstab.tracking.store import project_root
 
 
 def main() -> None:

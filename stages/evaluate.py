@@ -8,16 +8,16 @@ from deepstab.config import flatten, load_params
 from deepstab.data.manifest import Manifest
 from deepstab.data.shards import ShardIndex
 from deepstab.data.sources import MANIFEST_NAME
-from deepstab.evaluation import ROWS, evaluate_pair, mean_measures
-from deepstab.lockfile import read_lock
-from deepstab.logged_model import log_generator
+from deepstab.errors import run_stage
+from deepstab.evaluation import page, plots, tables
+from deepstab.evaluation.measure import ROWS, evaluate_pair, mean_measures
+from deepstab.evaluation.players import write_player
+from deepstab.models import checkpoints
 from deepstab.progress import progress
-from deepstab.provenance import read_provenance
-from deepstab.report import page, plots, tables
-from deepstab.report.players import write_player
-from deepstab.stage import run_stage
-from deepstab.tracking import attach_run, project_root
-from deepstab.training import checkpoints
+from deepstab.tracking.lockfile import read_lock
+from deepstab.tracking.model import log_generator
+from deepstab.tracking.provenance import read_provenance
+from deepstab.tracking.store import attach_run, project_root
 from deepstab.training.loop import BEST_NAME
 
 # Of the input and the baseline, MLflow's charts get these alone; the report has all.

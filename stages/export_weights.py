@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from deepstab.stage import run_stage
-from deepstab.training import checkpoints
+from deepstab.errors import run_stage
+from deepstab.models import checkpoints
+from deepstab.models.checkpoints import SHIPPED, export_weights
 from deepstab.training.loop import BEST_NAME
-from deepstab.weights import SHIPPED, export_weights
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from deepstab.data.flow_cache import fill_cache
 from deepstab.data.manifest import Manifest
 from deepstab.data.shards import ShardIndex
 from deepstab.data.sources import MANIFEST_NAME
-from deepstab.durations import remember_duration
-from deepstab.stage import run_stage
-from deepstab.tracking import project_root
+from deepstab.errors import run_stage
+from deepstab.tracking.durations import remember_duration
+from deepstab.tracking.store import project_root
 
 
 def main() -> None:

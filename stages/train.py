@@ -9,11 +9,11 @@ from deepstab.config import flatten, load_params
 from deepstab.data.manifest import Manifest
 from deepstab.data.shards import ShardIndex, verify_shards
 from deepstab.data.sources import MANIFEST_NAME, VGG19_NAME
-from deepstab.durations import recall_durations
-from deepstab.report import plots
-from deepstab.stage import run_stage
-from deepstab.tracking import project_root, start_run
-from deepstab.training import checkpoints
+from deepstab.errors import run_stage
+from deepstab.evaluation import plots
+from deepstab.models import checkpoints
+from deepstab.tracking.durations import recall_durations
+from deepstab.tracking.store import project_root, start_run
 from deepstab.training.loop import BEST_NAME, FINAL_NAME, history_csv, train
 
 

@@ -16,9 +16,9 @@ from deepstab.data.flow_cache import fill_cache
 from deepstab.data.manifest import Manifest
 from deepstab.data.shards import ShardIndex
 from deepstab.data.sources import MANIFEST_NAME, prepare_data
+from deepstab.models import checkpoints
+from deepstab.models.checkpoints import Checkpoint
 from deepstab.models.generator import StabGenerator
-from deepstab.training import checkpoints
-from deepstab.training.checkpoints import Checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,6 +14,12 @@ DeepStabError
     └── RerunError        a run cannot be rebuilt
 """
 
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
 
 class DeepStabError(Exception):
     """Base of every error whose message is meant for the user, in one line."""
@@ -61,3 +67,17 @@ class RegistryError(TrackingError):
 
 class RerunError(TrackingError):
     """A run cannot be rebuilt."""
+
+
+def run_stage(stage: Callable[[], None]) -> None:
+    """Run a stage; a `DeepStabError` becomes one line on stderr and exit code 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("deepstab").setLevel(logging.INFO)
+    try:
+        stage()
+    except DeepStabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; run again to go on", file=sys.stderr)
+        sys.exit(130)

@@ -21,11 +21,9 @@ import numpy as np
 import pytest
 from skimage import data
 
-from deepstab.data.video import rewrite_video
-from deepstab.origin import Origin
-from deepstab.training import checkpoints
-from deepstab.training.checkpoints import Checkpoint
-from deepstab.weights import load_weights
+from deepstab.models import checkpoints
+from deepstab.models.checkpoints import Checkpoint, Origin, load_weights
+from deepstab.video.rewrite import rewrite_video
 from tests.conftest import ROOT
 
 COMMAND = Path(sys.executable).with_name("deepstab")
@@ -126,7 +124,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_waits_for_nothing_heavy(command: list[str]) -> None:
     script = (
         "import sys\n"
-        "from deepstab.cli import main\n"
+        "from deepstab.cli.videos import main\n"
         f"sys.argv = ['deepstab', *{command}, '--help']\n"
         "try:\n    main()\n"
         "except SystemExit as end:\n    code = end.code\n"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from deepstab.data import video
 from deepstab.data.shards import ShardIndex, verify_shards
-from deepstab.training import checkpoints
+from deepstab.models import checkpoints
+from deepstab.video.frames import count_frames
 from tests.checkout import STAGES, Checkout
 from tests.conftest import ROOT, with_values
 
@@ -75,7 +75,7 @@ def test_one_finished_run_holds_everything(checkout: Checkout) -> None:
     assert {"metrics.json", "per_video.csv", "side_by_side.png", "manifest.json"} <= artifacts
     assert "report.html" in artifacts
     (player,) = checkout.root.glob("mlruns/*/*/artifacts/videos/*.mp4")
-    assert video.count_frames(player) == 40
+    assert count_frames(player) == 40
 
 
 def test_only_what_changed_runs_again(checkout: Checkout, tiny_tree: dict[str, Any]) -> None:

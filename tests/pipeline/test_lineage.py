@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deepstab.training import checkpoints
+from deepstab.models import checkpoints
 from tests.checkout import STAGES, Checkout
 from tests.conftest import with_values
 

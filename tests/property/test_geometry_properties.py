@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deepstab import geometry, trajectory
-from deepstab.losses import correction_size, path_smoothness, theta_smoothness
 from deepstab.models.generator import fit_similarity
+from deepstab.training.losses import correction_size, path_smoothness, theta_smoothness
 
 numbers = st.floats(-0.5, 0.5, allow_nan=False)
 

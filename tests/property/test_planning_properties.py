@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepstab.planning import choose_plan, plan_corrections
+from deepstab.stabilize.planning import choose_plan, plan_corrections
 
 
 @settings(max_examples=60, deadline=None)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from deepstab.config import flatten, load_params
-from deepstab.training import checkpoints
+from deepstab.models import checkpoints
 from tests.checkout import Checkout
 from tests.conftest import with_values
 from tests.services import MlflowServer, Postgres, free_port

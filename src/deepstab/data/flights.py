@@ -24,9 +24,9 @@ import skimage
 from numpy.typing import NDArray
 
 from deepstab.config import FlightParams
-from deepstab.data import video
 from deepstab.errors import DataError
 from deepstab.geometry import pixels_to_theta
+from deepstab.video.writer import write_video
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -143,7 +143,7 @@ def render_flights(
         name = str(index + 1)
         rate = Fraction(params.frame_rate).limit_denominator(1001)
         for side, shaken in (("stable", False), ("unstable", True)):
-            video.write_video(
+            write_video(
                 destination / side / f"{name}.mp4",
                 render_frames(flight, params=params, shaken=shaken, rng=rng),
                 frame_rate=rate,

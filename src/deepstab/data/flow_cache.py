@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepstab.config import FlowParams
-from deepstab.data import video
 from deepstab.data.flow import farneback
 from deepstab.data.manifest import Manifest, VideoPair
 from deepstab.data.shards import (
@@ -28,6 +27,7 @@ from deepstab.data.shards import (
     write_shards,
 )
 from deepstab.progress import progress
+from deepstab.video.frames import read_frames
 
 _UNUSED_DAYS = 14
 _frames_done: Any = None
@@ -95,8 +95,8 @@ def fill_cache(
 def compute_pair(pair: VideoPair, raw: Path, folder: Path, params: FlowParams) -> None:
     """Decode, resize and compute the flow of one pair, streaming."""
     size = (params.width, params.height)
-    unstable = video.read_frames(raw / pair.unstable.path, size=size)
-    stable = video.read_frames(raw / pair.stable.path, size=size)
+    unstable = read_frames(raw / pair.unstable.path, size=size)
+    stable = read_frames(raw / pair.stable.path, size=size)
     for_flow, for_shard = tee(unstable)
 
     def frames() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]]:

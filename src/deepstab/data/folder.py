@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deepstab.config import DataParams
-from deepstab.data import video
 from deepstab.data.manifest import (
     Manifest,
     Problem,
@@ -18,6 +16,8 @@ from deepstab.data.manifest import (
     assign_splits,
 )
 from deepstab.errors import DataError, VideoError
+from deepstab.files import sha256_of
+from deepstab.video.frames import probe, read_frames
 
 SUFFIXES = (".avi", ".mp4", ".mov", ".mkv")
 
@@ -163,16 +163,10 @@ def check_pairs(
     )
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _inspect(path: Path, root: Path) -> VideoFile | VideoError:
     try:
-        info = video.probe(path)
-        num_frames = _count(video.read_frames(path))
+        info = probe(path)
+        num_frames = _count(read_frames(path))
     except VideoError as error:
         return error
     return VideoFile(

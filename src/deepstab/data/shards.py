@@ -22,9 +22,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from deepstab.config import FlowParams
-from deepstab.data.folder import sha256_of
 from deepstab.data.manifest import Manifest, Split, VideoPair
 from deepstab.errors import ShardError
+from deepstab.files import sha256_of
 
 FLOW_SCALE = 64
 INDEX_NAME = "index.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 from deepstab.config import DataParams
 from deepstab.data import flights, folder, kaggle
 from deepstab.data.manifest import Manifest
-from deepstab.data.vgg import place_vgg19
+from deepstab.models.vgg19 import place_vgg19
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepstab.config import ModelParams
-from deepstab.evidence import agreement, texture
 from deepstab.geometry import (
     cell_centers,
     identity_theta,
     isotropic_scale,
     similarity_to_theta,
 )
+from deepstab.models.evidence import agreement, texture
 from deepstab.trajectory import (
     accumulate,
     correction,

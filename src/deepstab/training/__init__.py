@@ -1,1 +1,1 @@
-"""One optimization step, the loop around it, and checkpoints."""
+"""The losses, one optimization step, the loop around it, and validation."""

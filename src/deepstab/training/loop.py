@@ -23,13 +23,13 @@ import deepstab
 from deepstab.config import Params
 from deepstab.data.clips import HeldOutClips, RandomClips
 from deepstab.data.shards import ShardIndex
-from deepstab.data.vgg import load_vgg19_features
 from deepstab.errors import TrainingError
-from deepstab.losses import PerceptualLoss
+from deepstab.models import checkpoints
+from deepstab.models.checkpoints import Checkpoint
+from deepstab.models.vgg19 import load_vgg19_features
 from deepstab.progress import Progress, progress
-from deepstab.run import Tracker
-from deepstab.training import checkpoints
-from deepstab.training.checkpoints import Checkpoint
+from deepstab.tracking.run import Tracker
+from deepstab.training.losses import PerceptualLoss
 from deepstab.training.step import Networks, build_networks, train_step
 from deepstab.training.validation import input_quality, stabilized_quality
 

@@ -11,12 +11,13 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from deepstab import geometry, losses
+from deepstab import geometry
 from deepstab.config import LossParams, ModelParams, TrainParams
 from deepstab.data.clips import Clip
 from deepstab.errors import TrainingError
 from deepstab.models.discriminator import StabDiscriminator
 from deepstab.models.generator import StabGenerator
+from deepstab.training import losses
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ import skimage
 import torch
 
 from deepstab.config import FlightParams, Params
-from deepstab.data import flights, video
-from deepstab.data.folder import sha256_of
+from deepstab.data import flights
 from deepstab.data.manifest import Manifest
 from deepstab.data.sources import MANIFEST_NAME
 from deepstab.errors import DataError
-from deepstab.evaluation import true_residual
-from deepstab.stabilize import warp_frame
+from deepstab.evaluation.measure import true_residual
+from deepstab.files import sha256_of
+from deepstab.stabilize.whole_video import warp_frame
+from deepstab.video.frames import read_frames
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,8 @@ def test_the_true_correction_turns_the_shaken_video_into_the_stable_one(tiny_raw
         thetas = np.load(tiny_raw / pair.truth)
         before, after, wrong = [], [], []
         for shaky, stable, theta in zip(
-            video.read_frames(tiny_raw / pair.unstable.path),
-            video.read_frames(tiny_raw / pair.stable.path),
+            read_frames(tiny_raw / pair.unstable.path),
+            read_frames(tiny_raw / pair.stable.path),
             thetas,
             strict=True,
         ):

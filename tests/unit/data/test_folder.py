@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from deepstab.config import DataParams, SplitParams, parse_params
-from deepstab.data import folder, video
+from deepstab.data import folder
 from deepstab.data.manifest import Manifest, assign_splits
 from deepstab.data.sources import MANIFEST_NAME, prepare_data
 from deepstab.errors import DataError
+from deepstab.video.writer import write_video
 from tests.conftest import with_values
 
 
@@ -20,7 +21,7 @@ def write(path: Path, *, num_frames: int = 4, size: tuple[int, int] = (64, 48)) 
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(num_frames)
     frames = rng.integers(0, 255, (num_frames, size[1], size[0], 3), dtype=np.uint8)
-    video.write_video(path, frames, frame_rate=Fraction(25), crf=30)
+    write_video(path, frames, frame_rate=Fraction(25), crf=30)
     return path
 
 

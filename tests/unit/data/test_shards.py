@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepstab.config import FlowParams, Params
-from deepstab.data import shards, video
+from deepstab.data import shards
 from deepstab.data.clips import HeldOutClips, RandomClips
 from deepstab.data.flow import farneback
 from deepstab.data.flow_cache import fill_cache
@@ -16,6 +16,7 @@ from deepstab.data.manifest import Manifest
 from deepstab.data.shards import FLOW_SCALE, ShardIndex, ShardReader, verify_shards
 from deepstab.data.sources import MANIFEST_NAME
 from deepstab.errors import ShardError
+from deepstab.video.frames import read_frames
 
 
 def fill(raw: Path, folder: Path, params: FlowParams, manifest: Manifest | None = None) -> int:
@@ -36,7 +37,7 @@ def test_what_is_read_is_what_was_decoded(
     pair = Manifest.load(tiny_raw / MANIFEST_NAME).pairs[1]
     assert pair.name == entry.name
     arrays = ShardReader(tiny_index).read(entry, 3, 20)
-    frames = list(video.read_frames(tiny_raw / pair.unstable.path, size=(64, 64)))
+    frames = list(read_frames(tiny_raw / pair.unstable.path, size=(64, 64)))
     flow = list(farneback(frames, tiny_params.flow))
     np.testing.assert_array_equal(arrays["unstable"], frames[3:23])
     error_px = np.abs(arrays["flow"] / FLOW_SCALE - np.stack(flow[3:23]))

@@ -11,8 +11,9 @@ from deepstab.config import Params, parse_params
 from deepstab.data.clips import RandomClips
 from deepstab.data.shards import ShardIndex
 from deepstab.errors import CheckpointError, ShardError, TrainingError
-from deepstab.run import Tracker
-from deepstab.training import checkpoints, loop
+from deepstab.models import checkpoints
+from deepstab.tracking.run import Tracker
+from deepstab.training import loop
 from deepstab.training.loop import BEST_NAME, FINAL_NAME, train
 from deepstab.training.step import build_networks, stabilize_clip, train_step
 from tests.conftest import ROOT, with_values

@@ -1,0 +1,1 @@
+"""Measures of a checkpoint on held-out videos, and how they are shown."""

@@ -1,0 +1,1 @@
+"""Whatever reads runs back: records, registry, lineage, reruns."""

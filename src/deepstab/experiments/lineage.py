@@ -1,0 +1,205 @@
+"""From a file or a run back to the data: data -> shards -> run -> checkpoint -> metrics."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from deepstab import __version__
+from deepstab.errors import DeepStabError
+from deepstab.experiments.records import Record, Records
+from deepstab.models.checkpoints import Origin
+from deepstab.tracking.lockfile import outputs
+from deepstab.video.frames import read_comment
+from deepstab.video.writer import FORMATS
+
+if TYPE_CHECKING:
+    from deepstab.models.checkpoints import Checkpoint
+
+# One link of the chain: what is said of it, in the order to show it.
+Facts = dict[str, Any]
+Chain = dict[str, Facts]
+
+_WEIGHTS_SUFFIXES = {".pth", ".safetensors"}
+_LOCK = "dvc/dvc.lock"
+_METRIC_PREFIX = "test/stabilized/"
+
+
+@dataclass(frozen=True)
+class FileOrigin:
+    """What a file says of itself: the run that made it, and further facts."""
+
+    run_id: str
+    facts: Facts
+
+
+def is_file(subject: str) -> bool:
+    """Say whether a file is meant rather than a run: it is there, or its suffix is one of ours."""
+    suffixes = _WEIGHTS_SUFFIXES | FORMATS.keys() | {".json"}
+    return Path(subject).is_file() or Path(subject).suffix in suffixes
+
+
+def read_file(path: Path) -> FileOrigin:
+    """Read the run's id out of a checkpoint, a metrics.json or a stabilized video.
+
+    Raises:
+        DeepStabError: the file cannot be read, or says nothing of a run.
+    """
+    if path.suffix in _WEIGHTS_SUFFIXES:
+        checkpoint = _load_weights(str(path))
+        return FileOrigin(checkpoint.run_id, _checkpoint_facts(checkpoint))
+    if path.suffix == ".json":
+        return _read_metrics(path)
+    origin = Origin.find(read_comment(path))
+    if origin is None:
+        raise DeepStabError(
+            f"{path} says nothing of where it came from; name a checkpoint, a metrics.json or a "
+            "video that deepstab stabilized"
+        )
+    facts: Facts = {"generator_sha256": origin.generator_sha256}
+    if not origin.run_id and _load_weights(None).generator_sha256() == origin.generator_sha256:
+        facts["weights"] = f"shipped with deepstab {__version__}"
+    return FileOrigin(origin.run_id, facts)
+
+
+def trace(records: Records, record: Record) -> Chain:
+    """All that is known of a run, from its data to its metrics."""
+    training = record
+    if record.trained_in != record.run_id:
+        training = records.find(record.trained_in)
+    lock = _read_lock(records, record) or _read_lock(records, training)
+    made = outputs(lock)
+    return {
+        "data": _data_facts(training, made),
+        "shards": _shard_facts(training, made),
+        "run": _run_facts(record),
+        "checkpoint": {
+            "trained_in": training.run_id,
+            "epoch": training.tags.get("checkpoint.epoch"),
+            "generator_sha256": training.tags.get("checkpoint.generator_sha256"),
+            "final_generator_sha256": training.tags.get("checkpoint.final_generator_sha256"),
+            **_locked(made, "checkpoints/best_stab_gan.pth"),
+        },
+        "metrics": {
+            name.removeprefix(_METRIC_PREFIX): value
+            for name, value in sorted(record.metrics.items())
+            if name.startswith(_METRIC_PREFIX)
+        },
+    }
+
+
+def contradiction(origin: FileOrigin, chain: Chain) -> str | None:
+    """Say how a file differs from what its run made, None if it does not as far as both say."""
+    run = f"run {origin.run_id}"
+    sha256 = origin.facts.get("generator_sha256")
+    made = [sha for name, sha in chain["checkpoint"].items() if "generator_sha256" in name and sha]
+    if sha256 is not None and made and sha256 not in made:
+        return f"generator_sha256 is {sha256} in the file, but {run} made {' and '.join(made)}"
+    for name, known in chain["metrics"].items():
+        value = origin.facts.get(name)
+        if value is not None and f"{known:.6g}" != f"{value:.6g}":
+            return f"{name} is {value} in the file, but {known} in {run}"
+    return None
+
+
+def as_text(chain: Chain) -> str:
+    """One block for each link, in the order in which one led to the next."""
+    blocks = []
+    for title, facts in chain.items():
+        known = {name: value for name, value in facts.items() if value not in (None, "")}
+        lines = [f"  {name:<22} {_shown(value)}" for name, value in known.items()]
+        blocks.append("\n".join([title, *(lines or ["  (nothing recorded)"])]))
+    return "\n".join(blocks)
+
+
+def _load_weights(name: str | None) -> Checkpoint:
+    from deepstab.models.checkpoints import load_weights  # torch takes seconds to load
+
+    return load_weights(name)
+
+
+def _checkpoint_facts(checkpoint: Checkpoint) -> Facts:
+    return {
+        "epoch": str(checkpoint.epoch),
+        "generator_sha256": checkpoint.generator_sha256(),
+        "manifest_sha256": checkpoint.manifest_digest,
+        **{f"validation {name}": value for name, value in checkpoint.validation.items()},
+    }
+
+
+def _read_metrics(path: Path) -> FileOrigin:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        run_id = tree["run_id"]
+        means = {k: v["stabilized"] for k, v in tree.items() if k not in ("run_id", "data")}
+    except FileNotFoundError:
+        raise DeepStabError(f"{path}: no such file; check the path") from None
+    except (ValueError, KeyError, TypeError):
+        raise DeepStabError(
+            f"{path} is no metrics.json of an evaluation; name reports/metrics.json"
+        ) from None
+    return FileOrigin(run_id, means)
+
+
+def _read_lock(records: Records, record: Record) -> dict[str, Any]:
+    text = records.read_text(record.run_id, _LOCK)
+    return {} if text is None else yaml.safe_load(text)
+
+
+def _data_facts(training: Record, made: dict[str, dict[str, Any]]) -> Facts:
+    _, manifest = training.datasets.get("training", ("", None))
+    return {
+        "source": training.tags.get("data.source"),
+        "generated": training.tags.get("data.generated"),
+        "manifest_sha256": manifest,
+        **_locked(made, "data/raw"),
+    }
+
+
+def _shard_facts(training: Record, made: dict[str, dict[str, Any]]) -> Facts:
+    flow = {name: v for name, v in training.params.items() if name.startswith("flow.")}
+    return {**_locked(made, "data/shards"), "flow": {k[5:]: v for k, v in flow.items()}}
+
+
+def _run_facts(record: Record) -> Facts:
+    tags, prefix = record.tags, "duration_s/"
+    started = datetime.datetime.fromtimestamp(record.start_ms / 1000, datetime.UTC)
+    return {
+        "id": record.run_id,
+        "name": record.name,
+        "status": record.status,
+        "started": started.isoformat(timespec="seconds"),
+        "commit": tags.get("mlflow.source.git.commit"),
+        "branch": tags.get("mlflow.source.git.branch"),
+        "uncommitted_changes": tags.get("mlflow.source.git.dirty"),
+        "experiment": tags.get("dvc.experiment"),
+        "rerun_of": tags.get("deepstab.rerun_of"),
+        "seed": record.params.get("seed"),
+        "user": tags.get("mlflow.user"),
+        "processor": tags.get("processor"),
+        "gpu": tags.get("gpu"),
+        "platform": tags.get("platform"),
+        "python": tags.get("python"),
+        "duration_s": {
+            name.removeprefix(prefix): round(value, 1)
+            for name, value in sorted(record.metrics.items())
+            if name.startswith(prefix)
+        },
+    }
+
+
+def _locked(made: dict[str, dict[str, Any]], path: str) -> Facts:
+    found = made.get(path, {})
+    names = {"path": "path", "md5": "dvc_md5", "size": "bytes", "nfiles": "files"}
+    return {shown: found[name] for name, shown in names.items() if name in found}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,231 @@
+"""Checkpoints: weights with all that is needed to use them and to say where they came from.
+
+A checkpoint lies in a .pth file that training wrote, or in the .safetensors file that ships.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from deepstab.config import NetworkParams, parse_network_params
+from deepstab.errors import CheckpointError
+from deepstab.files import sha256_of, whole_or_absent
+from deepstab.models.generator import StabGenerator
+
+SHIPPED = Path(__file__).parent / "shipped" / "stab_generator.safetensors"
+_CHECKSUM_SUFFIX = ".sha256"
+_FORMAT = 1
+_ORIGIN_LINE = re.compile(r"Stabilized by DeepStab-GAN: run (\w+), generator ([0-9a-f]{64})")
+_UNTRACKED = "untracked"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights of both networks, the parameters and data that made them, and the figures reached.
+
+    `params` is what using the network takes; `made_with` the whole params.yaml of its training, as
+    it was then.
+    """
+
+    params: NetworkParams
+    made_with: dict[str, Any]
+    manifest_digest: str
+    run_id: str
+    epoch: int
+    validation: dict[str, float]
+    generator: dict[str, Tensor]
+    discriminator: dict[str, Tensor]
+
+    def build_generator(self) -> StabGenerator:
+        """The generator with these weights, in evaluation mode.
+
+        Raises:
+            CheckpointError: the weights do not fit the architecture their parameters name.
+        """
+        generator = StabGenerator(self.params.model)
+        try:
+            generator.load_state_dict(self.generator)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"weights of run {self.run_id or '(untracked)'} do not fit this version's "
+                f"generator ({' '.join(str(error).split())}); train again or use that version"
+            ) from None
+        return generator.eval()
+
+    def weights_sha256(self) -> str:
+        """SHA-256 over names and values of all weights."""
+        return _sha256(self.generator, self.discriminator)
+
+    def generator_sha256(self) -> str:
+        """SHA-256 of the generator alone, the same in every file that holds it."""
+        return _sha256(self.generator)
+
+    def as_tree(self) -> dict[str, Any]:
+        """Plain containers and tensors, loadable with `weights_only=True`."""
+        return {
+            "format": _FORMAT,
+            "params": self.made_with,
+            "manifest_digest": self.manifest_digest,
+            "run_id": self.run_id,
+            "epoch": self.epoch,
+            "validation": self.validation,
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+        }
+
+    @classmethod
+    def from_tree(cls, tree: Any, *, origin: str) -> Checkpoint:
+        """The inverse of `as_tree`.
+
+        Raises:
+            CheckpointError: of another format.
+        """
+        try:
+            if tree["format"] != _FORMAT:
+                raise CheckpointError(f"{origin}: format {tree['format']}, expected {_FORMAT}")
+            rest = {key: value for key, value in tree.items() if key not in ("format", "params")}
+            made_with = tree["params"]
+            params = parse_network_params(made_with, origin=origin)
+            return cls(params=params, made_with=made_with, **rest)
+        except (KeyError, TypeError):
+            raise CheckpointError(
+                f"{origin}: not a DeepStab-GAN checkpoint; name a best_stab_gan.pth"
+            ) from None
+
+
+def _sha256(*parts: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        for name in sorted(part):
+            digest.update(name.encode())
+            digest.update(part[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(tree: dict[str, Any], path: Path) -> None:
+    """Write a tree of tensors to a temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_or_absent(path) as partial:
+        torch.save(tree, partial)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or no checkpoint.
+    """
+    return Checkpoint.from_tree(load_tree(path), origin=str(path))
+
+
+def load_tree(path: Path) -> Any:
+    """Read what `save` wrote.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; train first or check the path")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can break torch's unpickler in any way
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: damaged checkpoint ({reason}); train again") from None
+
+
+def load_weights(name: str | None) -> Checkpoint:
+    """The shipped weights, checksum verified, or those of a file.
+
+    Args:
+        name: None for the shipped weights; or the path of a .pth checkpoint or .safetensors file.
+
+    Raises:
+        CheckpointError: missing, damaged, or no weights of a generator.
+    """
+    if name is None:
+        _verify(SHIPPED)
+        return _load_safetensors(SHIPPED)
+    path = Path(name)
+    return _load_safetensors(path) if path.suffix == ".safetensors" else load(path)
+
+
+def export_weights(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a generator's weights with what made them, and their checksum beside."""
+    about = {
+        "params": checkpoint.made_with,
+        "manifest_digest": checkpoint.manifest_digest,
+        "run_id": checkpoint.run_id,
+        "epoch": checkpoint.epoch,
+        "validation": checkpoint.validation,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: value.contiguous() for name, value in checkpoint.generator.items()},
+        path,
+        metadata={"checkpoint": json.dumps(about, sort_keys=True)},
+    )
+    checksum = path.with_suffix(path.suffix + _CHECKSUM_SUFFIX)
+    checksum.write_text(f"{sha256_of(path)}  {path.name}\n", encoding="utf-8")
+
+
+def _verify(path: Path) -> None:
+    checksum = path.with_suffix(path.suffix + _CHECKSUM_SUFFIX)
+    if not path.is_file() or not checksum.is_file():
+        raise CheckpointError(f"{path}: the shipped weights are missing; install deepstab again")
+    wanted = checksum.read_text(encoding="utf-8").split()[0]
+    if sha256_of(path) != wanted:
+        raise CheckpointError(
+            f"{path}: the shipped weights are damaged (their SHA-256 is not {wanted[:12]}...); "
+            "install deepstab again"
+        )
+
+
+def _load_safetensors(path: Path) -> Checkpoint:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weights; check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["checkpoint"])
+        made_with = about.pop("params")
+        return Checkpoint(
+            params=parse_network_params(made_with, origin=str(path)),
+            made_with=made_with,
+            generator=dict(load_file(path)),
+            discriminator={},
+            **about,
+        )
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: not weights written by DeepStab-GAN ({error}); name a checkpoint"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The run that trained a generator, empty if it was not tracked, and the weights' SHA-256."""
+
+    run_id: str
+    generator_sha256: str
+
+    def __str__(self) -> str:
+        run = self.run_id or _UNTRACKED
+        return f"Stabilized by DeepStab-GAN: run {run}, generator {self.generator_sha256}"
+
+    @classmethod
+    def find(cls, comment: str) -> Self | None:
+        """The last such line of a comment, or None."""
+        found = _ORIGIN_LINE.findall(comment)
+        if not found:
+            return None
+        run_id, sha256 = found[-1]
+        return cls("" if run_id == _UNTRACKED else run_id, sha256)

@@ -1,0 +1,1 @@
+"""Whole videos: their motion, the planned path, and the frames warped."""

@@ -1,0 +1,1 @@
+"""Whatever writes a run of an experiment to MLflow."""

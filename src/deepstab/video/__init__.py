@@ -1,0 +1,1 @@
+"""Video files in, frames out, and back again."""

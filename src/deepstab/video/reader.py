@@ -1,0 +1,310 @@
+"""Decoding one video file as a stream, where damage is an error and never a missing frame."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import av
+
+from deepstab.errors import VideoError
+from deepstab.video import color
+
+# A file is opened, never a network address that a playlist inside it may name.
+_CONTAINER_OPTIONS = {"protocol_whitelist": "file"}
+# A demuxer that lost its place ends early without an error; headers round less than this.
+_DURATION_TOLERANCE_S = 1.0
+# Formats whose header holds a duration that is not guessed from what could be read.
+_DECLARES_DURATION = frozenset({"matroska,webm", "flv"})
+# AVI writers disagree about counting padding.
+_SIZE_TOLERANCE = 8
+_MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """One frame in presentation order.
+
+    Attributes:
+        image: the picture, in the pixel format of the file.
+        index: position in presentation order, from 0.
+        pts: presentation time in units of the stream's time base, strictly increasing.
+        duration: in the same units, the average when the file does not say.
+    """
+
+    image: av.VideoFrame
+    index: int
+    pts: int
+    duration: int
+
+
+class VideoReader:
+    """The main video stream of one open file.
+
+    Attributes:
+        path: the file.
+        container: the open container.
+        stream: its main video stream; cover art does not count.
+        time_base: unit of `DecodedFrame.pts`, s.
+        frame_rate: average, frames/s.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open `path`.
+
+        Raises:
+            VideoError: the file is missing, empty, not a video, or holds no video stream.
+        """
+        self.path = path
+        self.container = _open(path)
+        try:
+            self.stream = _main_stream(path, self.container)
+        except VideoError:
+            self.container.close()
+            raise
+        stream = self.stream
+        self.time_base = Fraction(stream.time_base or Fraction(1, 90_000))
+        rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+        self.frame_rate = Fraction(rate) if rate else 1 / self.time_base
+        # AVI stores no presentation times. Its demuxer guesses them, and B-frames come out of
+        # order; the decoding times are right and only need handing out in presentation order.
+        self._times_by_packet = self.container.format.name == "avi"
+        # Frame-threaded decoders lose damage: PyAV drops what they still hold when the last packets
+        # are damaged, and H.264's marks a damaged frame only now and then in time.
+        stream.thread_type = "SLICE"
+        if stream.codec_context.name in {"h264", "mjpeg"}:
+            # The other decoders mark a damaged frame; these tell reliably only when asked to fail.
+            stream.codec_context.options = {"err_detect": "explode"}
+
+    def __enter__(self) -> Self:
+        """Return the reader."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.container.close()
+
+    def decode(
+        self, on_packet: Callable[[av.Packet[av.stream.Stream]], None] | None = None
+    ) -> Iterator[DecodedFrame]:
+        """Decode every frame, once.
+
+        Args:
+            on_packet: called with each packet of the other streams, in file order.
+
+        Yields:
+            Frames in presentation order, all of one size.
+
+        Raises:
+            VideoError: there is no frame, a frame is damaged, its size differs from the first
+                one's, or the file ends before what its header declares.
+        """
+        frame_step = max(round(1 / (self.frame_rate * self.time_base)), 1)
+        progress = _Progress()
+        size: tuple[int, int] | None = None
+        index = 0
+        last_pts: int | None = None
+        try:
+            for image in self._images(progress, on_packet):
+                if image.is_corrupt:
+                    raise self._damaged(index)
+                size = size or (image.width, image.height)
+                if size != (image.width, image.height):
+                    raise VideoError(
+                        f"video {self.path} changes size at frame {index}, from "
+                        f"{size[0]}x{size[1]} to {image.width}x{image.height}; "
+                        "convert it to one size"
+                    )
+                pts = progress.next_dts() if self._times_by_packet else image.pts
+                if pts is None:
+                    pts = 0 if last_pts is None else last_pts + frame_step
+                elif last_pts is not None and pts <= last_pts:
+                    pts = last_pts + 1
+                last_pts = pts
+                yield DecodedFrame(image, index, pts, image.duration or frame_step)
+                index += 1
+        except av.FFmpegError as error:
+            after = f"after frame {index - 1}" if index else "from frame 0"
+            raise VideoError(
+                f"video {self.path} cannot be decoded {after} ({error.strerror}); replace the file"
+            ) from None
+        if progress.is_damaged:
+            raise self._damaged(index)
+        if last_pts is None:
+            raise VideoError(
+                f"video {self.path} holds no frame that can be decoded; replace the file"
+            )
+        self._check_complete(progress, index, last_pts, frame_step)
+
+    def _images(
+        self,
+        progress: _Progress,
+        on_packet: Callable[[av.Packet[av.stream.Stream]], None] | None,
+    ) -> Iterator[av.VideoFrame]:
+        """Decode up to the first packet that is damaged, with all the decoder holds by then."""
+        for packet in self.container.demux():
+            is_flush = packet.size == 0 and packet.dts is None
+            progress.note(packet)
+            # Not its stream_index: PyAV leaves that at 0 in the packets that end a stream.
+            if packet.stream.index != self.stream.index:
+                if on_packet is not None and not is_flush:
+                    on_packet(packet)
+                continue
+            if packet.is_corrupt:
+                progress.is_damaged = True
+                yield from self.stream.decode(None)
+                return
+            if not is_flush:
+                progress.note_video(packet, keep_dts=self._times_by_packet)
+            yield from self.stream.decode(packet)
+
+    def tags(self, frame: DecodedFrame) -> color.ColorTags:
+        """Read how the samples of a frame are meant.
+
+        Raises:
+            VideoError: its color matrix is not supported.
+        """
+        try:
+            return color.tags_of(frame.image, self.stream.codec_context.name)
+        except ValueError as error:
+            raise VideoError(f"video {self.path}: {error}") from None
+
+    def to_rgb(self, frame: DecodedFrame, size: tuple[int, int] | None = None) -> color.Frame:
+        """Convert a frame to (height, width, 3) uint8 RGB, resized to (width, height) if given.
+
+        Raises:
+            VideoError: its color matrix is not supported.
+        """
+        return color.to_rgb(frame.image, self.tags(frame), size)
+
+    def _damaged(self, index: int) -> VideoError:
+        return VideoError(f"video {self.path} is damaged at frame {index}; replace the file")
+
+    def _check_complete(
+        self, progress: _Progress, num_frames: int, last_pts: int, frame_step: int
+    ) -> None:
+        """Compare what was read with what the header declares.
+
+        Raises:
+            VideoError: frames are missing at the end.
+        """
+        where = f"video {self.path} is cut short after frame {num_frames - 1}"
+        remedy = "replace the file"
+        size = self.path.stat().st_size
+        declared_size = _declared_size(self.path)
+        if declared_size is not None and declared_size > size + _SIZE_TOLERANCE:
+            raise VideoError(f"{where}: it has {size} of {declared_size} bytes; {remedy}")
+        num_indexed = len(self.stream.index_entries)
+        if num_indexed > progress.num_video_packets:
+            raise VideoError(
+                f"{where}: {progress.num_video_packets} of {num_indexed} frames are there; {remedy}"
+            )
+        if self.container.format.name in _DECLARES_DURATION and self.container.duration:
+            duration_s = self.container.duration / _MICROSECONDS
+            if duration_s > progress.end_s + _DURATION_TOLERANCE_S:
+                raise VideoError(
+                    f"{where}: {progress.end_s:.2f} of {duration_s:.2f} s are there; {remedy}"
+                )
+        missing = progress.last_video_pts - last_pts
+        if not self._times_by_packet and missing > 0.75 * frame_step:
+            raise VideoError(f"{where}: the frames after it cannot be decoded; {remedy}")
+
+
+class _Progress:
+    """How far the packets of a file reached."""
+
+    def __init__(self) -> None:
+        self.num_video_packets = 0
+        self.last_video_pts = -(2**63)
+        self.end_s = 0.0
+        self.is_damaged = False
+        self._dts: deque[int] = deque()
+
+    def note(self, packet: av.Packet[av.stream.Stream]) -> None:
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is not None:
+            end_s = (time + (packet.duration or 0)) * float(packet.time_base)
+            self.end_s = max(self.end_s, end_s)
+
+    def note_video(self, packet: av.Packet[av.stream.Stream], *, keep_dts: bool) -> None:
+        self.num_video_packets += 1
+        if packet.pts is not None and not packet.is_discard:
+            self.last_video_pts = max(self.last_video_pts, packet.pts)
+        if keep_dts and packet.dts is not None:
+            self._dts.append(packet.dts)
+
+    def next_dts(self) -> int | None:
+        return self._dts.popleft() if self._dts else None
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    try:
+        if path.is_dir():
+            raise VideoError(f"video {path} is a folder; give a file")
+        if path.stat().st_size == 0:
+            raise VideoError(f"video {path} is empty; replace the file")
+        return av.open(
+            str(path.absolute()),
+            "r",
+            container_options=_CONTAINER_OPTIONS,
+            metadata_errors="replace",
+        )
+    except FileNotFoundError:
+        raise VideoError(f"video {path} does not exist; check the path") from None
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(
+            f"video {path} cannot be opened ({error.strerror}); check that it is a video"
+        ) from None
+
+
+def _main_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
+    stream = container.streams.best("video")
+    if (
+        not isinstance(stream, av.VideoStream)
+        or stream.disposition & av.stream.Disposition.attached_pic
+    ):
+        raise VideoError(f"video {path} holds no video stream, only sound; give another file")
+    if stream.codec_context is None:
+        raise VideoError(f"video {path} has a codec that cannot be decoded; convert it to H.264")
+    return stream
+
+
+def _declared_size(path: Path) -> int | None:
+    """Return the size in bytes that a Matroska or AVI header declares, None when it does not."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+        if magic == b"RIFF":
+            size: int = struct.unpack("<I", file.read(4))[0]
+            return size + 8 if 0 < size < 0xFFFFFFFF else None
+        if magic != b"\x1a\x45\xdf\xa3":
+            return None
+        header_size = _read_ebml_size(file)
+        if header_size is None:
+            return None
+        file.seek(header_size, 1)
+        if file.read(4) != b"\x18\x53\x80\x67":  # the Segment, which holds all the rest
+            return None
+        segment_size = _read_ebml_size(file)
+        return None if segment_size is None else file.tell() + segment_size
+
+
+def _read_ebml_size(file: BinaryIO) -> int | None:
+    """Read a length of 1 to 8 bytes, None when it is marked unknown. Source: RFC 8794, 6."""
+    first = file.read(1)
+    if not first or not first[0]:
+        return None
+    num_bytes = 9 - first[0].bit_length()
+    rest = file.read(num_bytes - 1)
+    value = int.from_bytes(first + rest, "big") - (1 << 7 * num_bytes)
+    return None if value == (1 << 7 * num_bytes) - 1 else value

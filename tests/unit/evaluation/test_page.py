@@ -1,0 +1,144 @@
+"""The page holds what was measured, in order, and nothing that was put into a name."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepstab.config import Params, flatten
+from deepstab.data.manifest import Manifest, VideoFile, VideoPair
+from deepstab.evaluation import page
+from deepstab.evaluation.measure import ROWS, PairResult, mean_measures
+from deepstab.evaluation.page import Training, render_page
+from deepstab.metrics.stability import CameraPath
+
+HOSTILE = '<script src="https://evil.example/x.js"></script>'
+
+
+class _Text(HTMLParser):
+    """Tags with their attributes, and the text as it is read."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def result(name: str, *, jitter_px: float) -> PairResult:
+    measures = {
+        name: {"input": 1.0, "baseline": 0.25, "stabilized": 0.5}
+        for name in ("psnr", "cropped_ssim", "stability", "crop", "distortion")
+    }
+    measures["jitter_px"] = {"input": 4.0, "baseline": 0.25, "stabilized": jitter_px}
+    time = np.arange(20.0)
+    path = CameraPath(shift_px=np.stack([time, -time], 1), angle_rad=time / 100, log_scale=0 * time)
+    frame = np.zeros((8, 12, 3), np.uint8)
+    return PairResult(
+        name=name,
+        num_frames=20,
+        measures=measures,
+        paths=dict.fromkeys(ROWS, path),
+        thetas=np.zeros((20, 2, 3)),
+        frames=(frame, frame, frame),
+    )
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, tiny_params: Params) -> dict[str, Any]:
+    results = [result(n, jitter_px=x) for n, x in (("calm", 0.1), ("wild", 5.0), (HOSTILE, 2.0))]
+    file = VideoFile("x.mp4", "0" * 64, 20, 30.0, 12, 8)
+    pairs = [VideoPair(r.name, f"scene of {r.name}", "test", file, file, 20) for r in results]
+    players = {}
+    for number, pair in enumerate(pairs):
+        players[pair.name] = tmp_path / f"{number}.mp4"
+        players[pair.name].write_bytes(b"video" * 100)
+    return {
+        "results": results,
+        "means": mean_measures(results),
+        "manifest": Manifest("flights", "flights", tuple(pairs), ()),
+        "params": flatten(tiny_params),
+        "run_id": "1234567890abcdef",
+        "facts": {"mlflow.source.git.commit": "c0ffee" * 6, "mlflow.source.git.dirty": "true"},
+        "training": Training(
+            history=[
+                dict.fromkeys(("epoch", "psnr", "cropped_ssim", "total", *page._LOSSES), x)
+                for x in (1.0, 2.0)
+            ],
+            best_epoch=2,
+            run_id="1234567890abcdef",
+        ),
+        "players": players,
+    }
+
+
+def render(arguments: dict[str, Any]) -> str:
+    rest = {k: v for k, v in arguments.items() if k not in ("results", "means", "manifest")}
+    return render_page(arguments["results"], arguments["means"], arguments["manifest"], **rest)
+
+
+def test_the_same_arguments_give_the_same_page(arguments: dict[str, Any]) -> None:
+    assert render(arguments) == render(arguments)
+
+
+def test_nothing_is_loaded_and_names_stay_text(arguments: dict[str, Any]) -> None:
+    read = _Text(render(arguments))
+    assert HOSTILE in read.text
+    names = [tag for tag, _ in read.tags]
+    assert "script" not in names
+    assert names.count("video") == 3
+    for tag, attributes in read.tags:
+        for key in ("src", "href", "poster", "srcset"):
+            assert (attributes.get(key) or "data:").startswith("data:"), (tag, key)
+
+
+def test_the_worst_video_comes_first(arguments: dict[str, Any]) -> None:
+    headings = re.findall(r'<h3 id="shown-\d+">([^<&]+)', render(arguments))
+    rows = re.findall(r'<tr><th scope="row">(wild|calm|&lt;script)', render(arguments))
+    assert [heading.strip() for heading in headings] == ["wild", "calm"]  # the third is escaped
+    assert rows == ["wild", "&lt;script", "calm"]
+    assert "worse than the input" in render(arguments)
+
+
+def test_the_run_the_commit_and_every_parameter_are_named(arguments: dict[str, Any]) -> None:
+    text = _Text(render(arguments)).text
+    for expected in ("1234567890abcdef", "c0ffeec0ff", "with uncommitted changes"):
+        assert expected in text
+    for key in arguments["params"]:
+        assert key in text
+    assert "not tracked" in _Text(render(arguments | {"run_id": ""})).text
+
+
+def test_generated_data_are_said_so_and_filmed_ones_are_not(arguments: dict[str, Any]) -> None:
+    assert 'class="banner"' in render(arguments)
+    manifest = arguments["manifest"]
+    filmed = Manifest("kaggle", "kaggle", manifest.pairs, ())
+    assert 'class="banner"' not in render(arguments | {"manifest": filmed})
+
+
+def test_the_page_stays_small(arguments: dict[str, Any]) -> None:
+    for path in arguments["players"].values():
+        path.write_bytes(bytes(2_000_000))
+    content = render(arguments)
+    assert content.count("<video") == 2
+    assert "left out to keep this page small" in content
+    assert len(content) < 8_000_000
+
+
+def test_what_could_not_be_measured_is_said(arguments: dict[str, Any]) -> None:
+    results = arguments["results"]
+    results[0].measures["crop"] = dict.fromkeys(ROWS, float("nan"))
+    content = render(arguments | {"means": mean_measures(results)})
+    assert "nan" not in _Text(content).text
+    assert "n/a" in content
