@@ -31,7 +31,7 @@ pytest.importorskip("mlflow", reason="tracking was left out of this environment"
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
 EXPERIMENT = "tests"
-SOURCE_ROOT = Path(run_module.__file__).parents[1]
+SOURCE_ROOT = Path(run_module.__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
