@@ -157,24 +157,31 @@ class ModelParams(Section):
     """StabGenerator and StabDiscriminator."""
 
     head: Literal["motion", "fc"] = Field(
-        description="motion: attention-weighted least squares on flow, then a learned path "
-        "smoother; fc: plain regressor from pooled features"
+        description="motion: least squares on flow, reweighted by a 3D-CNN; fc: plain regressor "
+        "from pooled features"
     )
     clip_length: int = Field(ge=4, le=256, description="frames per clip")
-    channels: int = Field(ge=4, le=128, description="channels of the first encoder stage")
+    channels: int = Field(ge=4, le=128, description="channels of the networks' first stage")
     smoothing_sigma: Annotated[Number, Field(gt=0, le=100)] = Field(
-        description="motion head: sigma of the Gaussian the path smoother starts as, frames"
+        description="motion head: sigma of the Gaussian that smooths the path within a clip, frames"
     )
     reweighting_steps: int = Field(
         ge=0,
         le=20,
         description="motion head: robust reweightings of the least squares, unrolled",
     )
+    learned_steps: int = Field(
+        ge=0, le=20, description="motion head: so many of them, the last, are the network's"
+    )
+    wobble_sigma: Annotated[Number, Field(gt=0, le=100)] = Field(
+        description="motion head: sigma of the Gaussian below which wobble (rolling shutter, "
+        "parallax) is left alone, frames"
+    )
 
 
 class LossParams(Section):
     """lambda_gan*BCE + lambda_pixel*L1 + lambda_vgg*perceptual + lambda_smooth*smoothness
-    + lambda_identity*correction size."""
+    + lambda_identity*correction size + lambda_motion*error of the motion."""
 
     lambda_gan: Annotated[Number, Field(ge=0)] = Field(description="weight of the adversarial term")
     lambda_pixel: Annotated[Number, Field(ge=0)] = Field(description="weight of the masked L1 term")
@@ -184,6 +191,9 @@ class LossParams(Section):
     )
     lambda_identity: Annotated[Number, Field(ge=0)] = Field(
         description="weight of the squared correction (holds the crop)"
+    )
+    lambda_motion: Annotated[Number, Field(ge=0)] = Field(
+        description="weight of the error of the estimated motion, where the true one is known"
     )
     smooth_target: Literal["path", "theta"] = Field(
         description="path: second difference of the stabilized path; theta: of theta itself"

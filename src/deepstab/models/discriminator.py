@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepstab.config import ModelParams
 
+# A shake of a tenth of a pixel changes luma by about a hundredth.
+_ACCELERATION_GAIN = 20.0
+
 
 class StabDiscriminator(nn.Module):
-    """3D-CNN binary classifier of clips."""
+    """3D-CNN binary classifier of clips.
+
+    A warp makes no pictures that a camera could not: single frames tell nothing. What differs is
+    how they move, so beside RGB it sees the second time-difference of luma, amplified.
+    """
 
     def __init__(self, params: ModelParams) -> None:
         super().__init__()
         widths = [params.channels * factor for factor in (1, 2, 4, 8)]
         blocks: list[nn.Module] = []
-        for inputs, outputs in zip([3, *widths], widths, strict=False):
-            stride = (1, 2, 2) if inputs == 3 else (2, 2, 2)
-            blocks += [
-                nn.Conv3d(inputs, outputs, (3, 4, 4), stride=stride, padding=1),
-                nn.GroupNorm(4, outputs),
-                nn.LeakyReLU(0.2),
-            ]
+        for inputs, outputs in zip([4, *widths], widths, strict=False):
+            first = inputs == 4
+            stride = (1, 2, 2) if first else (2, 2, 2)
+            blocks.append(nn.Conv3d(inputs, outputs, (3, 4, 4), stride=stride, padding=1))
+            if not first:  # a norm there would hide how strong the acceleration is
+                blocks.append(nn.GroupNorm(4, outputs))
+            blocks.append(nn.LeakyReLU(0.2))
         self.features = nn.Sequential(*blocks)
         self.classifier = nn.Linear(widths[-1], 1)
 
@@ -33,6 +42,9 @@ class StabDiscriminator(nn.Module):
         Returns:
             Logits (batch,), positive for a real stable clip.
         """
-        features: Tensor = self.features(2 * clip - 1)
+        luma = clip.mean(dim=1, keepdim=True)
+        acceleration = luma[:, :, 2:] - 2 * luma[:, :, 1:-1] + luma[:, :, :-2]
+        acceleration = F.pad(_ACCELERATION_GAIN * acceleration, (0, 0, 0, 0, 1, 1)).clamp(-2, 2)
+        features: Tensor = self.features(torch.cat([2 * clip - 1, acceleration], dim=1))
         logits: Tensor = self.classifier(features.mean(dim=(2, 3, 4)))
         return logits[:, 0]

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from deepstab import geometry
 from deepstab.config import LossParams
 from deepstab.data.clips import Clip
+from deepstab.models.cells import Cells
 from deepstab.models.evidence import texture
+from deepstab.models.motion import MotionEstimate, apply_similarity
 from deepstab.trajectory import second_difference
 
 _PERCENT = 100.0
@@ -24,6 +26,13 @@ _PERCENT = 100.0
 _TRACK_GRID = 10
 _TRACK_EXTENT = 0.85
 _CHARBONNIER_EPS = 0.1
+_FIVE_POINTS = ((0.0, 0.0), (0.6, 0.6), (-0.6, 0.6), (0.6, -0.6), (-0.6, -0.6))
+# Errors of the motion, px at width 640: above this one their logarithm counts, below the square.
+_MOTION_ERROR_PX = 0.1
+# A cell whose flow departs by this from the true motion, isotropic units, is an outlier.
+_INLIER_SCALE = 0.003
+# Weights of what the motion term adds to its error: jitter of the error, and who is an inlier.
+_MOTION_JITTER, _MOTION_INLIERS = 0.25, 0.3
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,7 @@ class GeneratorTerms:
     vgg: Tensor
     smooth: Tensor
     identity: Tensor
+    motion: Tensor
 
     def total(self, params: LossParams) -> Tensor:
         """The weighted sum."""
@@ -44,6 +54,7 @@ class GeneratorTerms:
             + params.lambda_vgg * self.vgg
             + params.lambda_smooth * self.smooth
             + params.lambda_identity * self.identity
+            + params.lambda_motion * self.motion
         )
 
 
@@ -127,6 +138,54 @@ def path_smoothness(theta: Tensor, clip: Clip) -> Tensor:
     return (weight * penalty).sum() / weight.sum().clamp(min=1e-6)
 
 
+def motion_loss(cells: Cells, estimate: MotionEstimate, clip: Clip) -> Tensor:
+    """How far the estimated motion is from the true one, where that is known; 0 where nowhere.
+
+    Of every learned step, later ones counting more: the logarithm of the error at five points of
+    the frame; that of its change from frame to frame, the jitter that no planner can take out; and
+    the Kullback-Leibler divergence of the cells' weights from those that the true motion gives.
+
+    Args:
+        cells: of a batch of clips.
+        estimate: of the same.
+        clip: the batch; its `motion` is NaN where unknown.
+    """
+    known = clip["motion"].isfinite().all(dim=-1)
+    true = clip["motion"].nan_to_num()
+    departure = cells.points + cells.displacement - apply_similarity(true, cells.points)
+    outlier = (departure / _INLIER_SCALE).square().sum(dim=-1)
+    wanted = (cells.evidence.log() - 2 * outlier.log1p()).log_softmax(dim=-1)
+    total = true.new_zeros(())
+    num_steps = estimate.steps.shape[1]
+    for step in range(num_steps):
+        error = motion_error_px(estimate.steps[:, step], true, clip["aspect"])
+        log_weights = estimate.log_weights[:, step].log_softmax(dim=-1)
+        divergence = (wanted.exp() * (wanted - log_weights)).sum(dim=-1)
+        terms = _log_length(error) + _MOTION_INLIERS * divergence
+        both = known[:, 1:] & known[:, :-1]
+        jitter = _log_length(error[:, 1:] - error[:, :-1])
+        of_step = _mean_where(terms, known) + _MOTION_JITTER * _mean_where(jitter, both)
+        total = total + (step + 1) / num_steps * of_step
+    return total
+
+
+def motion_error_px(motion: Tensor, true: Tensor, aspect: Tensor) -> Tensor:
+    """Where a motion sends five points of the frame, less where the true one does.
+
+    Args:
+        motion: (batch, time, 4).
+        true: the same.
+        aspect: (batch,).
+
+    Returns:
+        (batch, time, 5, 2), px at width 640.
+    """
+    scale = geometry.isotropic_scale(aspect)
+    points = (motion.new_tensor(_FIVE_POINTS) * scale[:, None])[:, None]
+    error = apply_similarity(motion, points) - apply_similarity(true, points)
+    return error * (320 / scale[:, :1])[..., None, None]
+
+
 def correction_size(theta: Tensor, aspect: Tensor) -> Tensor:
     """Mean squared displacement of the frame's corners: holds the crop.
 
@@ -147,3 +206,12 @@ def _sample(maps: Tensor, points: Tensor) -> Tensor:
     grid = points.flatten(0, 1).unsqueeze(1)
     values = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     return values[:, :, 0].transpose(1, 2).unflatten(0, (batch, time))
+
+
+def _log_length(error_px: Tensor) -> Tensor:
+    """The mean over points (..., points, 2) of log(1 + (length / .1 px)^2) / 2."""
+    return (error_px / _MOTION_ERROR_PX).square().sum(dim=-1).log1p().mean(dim=-1) / 2
+
+
+def _mean_where(values: Tensor, known: Tensor) -> Tensor:
+    return (values * known).sum() / known.sum().clamp(min=1)

@@ -16,8 +16,11 @@ from deepstab.config import LossParams, ModelParams, TrainParams
 from deepstab.data.clips import Clip
 from deepstab.errors import TrainingError
 from deepstab.models.discriminator import StabDiscriminator
-from deepstab.models.generator import StabGenerator
+from deepstab.models.generator import Correction, StabGenerator
 from deepstab.training import losses
+
+# Its multiples spread evenly over a pixel.
+_GOLDEN_RATIO = 0.618034
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,12 @@ def train_step(
 
     loss_d = stabilized.new_zeros(())
     if params.lambda_gan > 0:
-        on_real = networks.discriminator(clip["stable"])
+        on_real = networks.discriminator(resampled(clip["stable"], step=step))
         on_stabilized = networks.discriminator(stabilized.detach())
         loss_d = losses.adversarial(on_real, real=True) / 2
         loss_d = loss_d + losses.adversarial(on_stabilized, real=False) / 2
 
-    terms = generator_terms(networks, clip, correction.theta, stabilized, inside, params)
+    terms = generator_terms(networks, clip, correction, stabilized, inside, params)
     total = terms.total(params)
     figures = {
         **{field.name: getattr(terms, field.name) for field in dataclasses.fields(terms)},
@@ -103,12 +106,13 @@ def train_step(
 def generator_terms(
     networks: Networks,
     clip: Clip,
-    theta: Tensor,
+    correction: Correction,
     stabilized: Tensor,
     inside: Tensor,
     params: LossParams,
 ) -> losses.GeneratorTerms:
     """All terms of the generator's loss; those of zero weight that cost a network are zero."""
+    theta = correction.theta
     zero = theta.new_zeros(())
     if params.smooth_target == "path":
         smooth = losses.path_smoothness(theta, clip)
@@ -120,13 +124,34 @@ def generator_terms(
     vgg = zero
     if networks.perceptual is not None:
         vgg = networks.perceptual(stabilized, clip["stable"], inside)
+    motion = zero
+    if correction.cells is not None and correction.estimate is not None:
+        motion = losses.motion_loss(correction.cells, correction.estimate, clip)
     return losses.GeneratorTerms(
         gan=gan,
         pixel=losses.masked_l1(stabilized, clip["stable"], inside),
         vgg=vgg,
         smooth=smooth,
         identity=losses.correction_size(theta, clip["aspect"]),
+        motion=motion,
     )
+
+
+def resampled(clip: Tensor, *, step: int) -> Tensor:
+    """A clip shifted by a fraction of a pixel, another at every step.
+
+    Stabilized clips are blurred by their warp. The generator cannot help that, so real clips are
+    as well, lest the discriminator judge nothing else.
+
+    Args:
+        clip: (batch, 3, time, height, width).
+        step: number of the step.
+    """
+    height, width = clip.shape[-2:]
+    fraction = (step * _GOLDEN_RATIO) % 1
+    theta = geometry.identity_theta(clip.shape[0], clip.shape[2]).to(clip)
+    shift = theta.new_tensor([[0, 0, 2 * fraction / width], [0, 0, 2 * (1 - fraction) / height]])
+    return geometry.warp(clip, theta + shift)[0]
 
 
 @torch.no_grad()

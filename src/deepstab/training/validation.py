@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepstab import geometry
 from deepstab.data.clips import Clip
 from deepstab.metrics.image import cropped_ssim, psnr
-from deepstab.models.generator import StabGenerator
-from deepstab.training.step import stabilize_clip
+from deepstab.training.losses import motion_error_px
+from deepstab.training.step import Networks, resampled
 
 
 def input_quality(clips: Iterable[Clip], *, border: float) -> dict[str, float]:
@@ -21,20 +22,54 @@ def input_quality(clips: Iterable[Clip], *, border: float) -> dict[str, float]:
 
 
 def stabilized_quality(
-    generator: StabGenerator, clips: Iterable[Clip], *, border: float, device: torch.device
+    networks: Networks, clips: Iterable[Clip], *, border: float, device: torch.device
 ) -> dict[str, float]:
-    """Mean PSNR (dB) and Cropped SSIM of the stabilized clips against the stable ones."""
+    """Mean figures of stabilized clips.
+
+    PSNR (dB) and Cropped SSIM against the stable ones; where the true motion is known,
+    `motion_error`, the mean error of the estimated one, px at width 640; and
+    `discriminator_accuracy`, the share of real and stabilized clips that the discriminator tells
+    rightly.
+
+    Args:
+        networks: in any mode; left as they were.
+        clips: held-out clips.
+        border: fraction cut from every side before SSIM.
+        device: where the networks are.
+    """
+    generator, discriminator = networks.generator, networks.discriminator
     training = generator.training
     generator.eval()
+    errors: list[Tensor] = []
+    right: list[bool] = []
 
     def pairs() -> Iterable[tuple[Tensor, Tensor]]:
-        for clip in clips:
+        for number, clip in enumerate(clips):
             batch: Clip = {key: value[None].to(device) for key, value in clip.items()}  # type: ignore
-            yield stabilize_clip(generator, batch)[0], clip["stable"]
+            correction = generator(batch["unstable"], batch["flow"], batch["aspect"])
+            stabilized = geometry.warp(batch["unstable"], correction.theta)[0]
+            if correction.estimate is not None:
+                errors.append(_known_errors(correction.estimate.motion, batch).cpu())
+            real = resampled(batch["stable"], step=number)
+            right.append(bool(discriminator(real) > 0))
+            right.append(bool(discriminator(stabilized) <= 0))
+            yield stabilized[0], clip["stable"]
 
-    quality = _mean_quality(pairs(), border)
+    with torch.no_grad():
+        quality = _mean_quality(pairs(), border)
     generator.train(training)
-    return quality
+    known = torch.cat(errors) if errors else torch.empty(0)
+    if len(known):
+        quality["motion_error"] = float(known.mean())
+    return {**quality, "discriminator_accuracy": float(np.mean(right))}
+
+
+def _known_errors(motion: Tensor, batch: Clip) -> Tensor:
+    """Mean error over five points of every frame whose true motion is known, px at width 640."""
+    true = batch["motion"]
+    known = true.isfinite().all(dim=-1)
+    error = motion_error_px(motion, true.nan_to_num(), batch["aspect"])
+    return error.norm(dim=-1).mean(dim=-1)[known]
 
 
 def to_images(clip: Tensor) -> NDArray[np.uint8]:

@@ -1,0 +1,54 @@
+"""What of the picture's movement no similarity explains: rolling shutter, perspective, parallax.
+
+Convention: a wobble is a field over the frame, quadratic in (x, y), as coefficients (6, 2) of
+1, x, y, x^2, xy, y^2 for its two coordinates, in isotropic units. That of frame t is by how much
+more than its similarity says each point comes from elsewhere in frame t - 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from deepstab.models.cells import Cells
+from deepstab.models.motion import apply_similarity
+
+NUM_TERMS = 6
+"""Terms of a quadratic field."""
+
+# Residuals that count a quarter, isotropic units, coarse to fine.
+_SCALES = (0.016, 0.008, 0.004, 0.004, 0.004)
+# Pulls the field to zero where little evidence speaks for it: a share of all evidence.
+_RIDGE = 3e-3
+
+
+def field_terms(points: Tensor) -> Tensor:
+    """The terms (..., 6) of a quadratic field at points (..., 2)."""
+    x, y = points[..., 0], points[..., 1]
+    return torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], dim=-1)
+
+
+def fit_wobble(cells: Cells, motion: Tensor) -> Tensor:
+    """The quadratic field that explains best what a motion leaves, robustly; zero without evidence.
+
+    Args:
+        cells: of a batch of clips.
+        motion: (batch, time, 4), of the same.
+
+    Returns:
+        (batch, time, 6, 2).
+    """
+    residual = cells.points + cells.displacement - apply_similarity(motion, cells.points)
+    terms = field_terms(cells.points)[:, 0]
+    products = (terms.unsqueeze(-1) * terms.unsqueeze(-2)).flatten(-2)
+    ridge = torch.eye(NUM_TERMS, dtype=terms.dtype, device=terms.device) * _RIDGE
+    ridge[0, 0] = 0
+    field = residual.new_zeros(*residual.shape[:2], NUM_TERMS, 2)
+    for scale in _SCALES:
+        left = residual - torch.einsum("bck,btkd->btcd", terms, field)
+        weights = cells.evidence / (1 + (left / scale).square().sum(dim=-1)).square()
+        normal = torch.einsum("btc,bck->btk", weights, products).unflatten(-1, (NUM_TERMS, -1))
+        normal = normal + ridge * cells.evidence.sum(dim=-1)[..., None, None]
+        sides = torch.einsum("btc,bck,btcd->btkd", weights, terms, residual)
+        field = torch.linalg.solve(normal, sides)
+    return field

@@ -1,0 +1,147 @@
+"""Taking the quick part of a wobble out of a whole video, and what that does to its corrections.
+
+Convention: fields as in `deepstab.models.wobble`; a bent theta (2, 6) is a theta whose columns for
+x, y and 1 are followed by those for x^2, xy and y^2, all normalized.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+Floats = NDArray[np.float64]
+
+_KERNEL_REACH = 4  # the Gaussian is cut at so many sigma
+_MIN_FRAMES = 3
+# Along every side of the frame, points at which it is seen whether it stays filled.
+_BORDER_POINTS = 9
+
+
+def quick_part(wobble: Floats, *, sigma: float, cuts: list[int]) -> Floats:
+    """The part of an accumulated wobble that a Gaussian does not keep, scene by scene.
+
+    Slow bending is the scene's depth as the camera moves on, and stays; what comes and goes within
+    a few frames is rolling shutter and the shake of the perspective.
+
+    Args:
+        wobble: (num_frames, 6, 2), of each frame to the previous; the first of a scene is ignored.
+        sigma: of the Gaussian, frames.
+        cuts: first frames of the scenes after the first, ascending.
+
+    Returns:
+        (num_frames, 6, 2), by how much more than its similarity says each point of a frame is
+        displaced.
+    """
+    parts = []
+    for first, last in pairwise([0, *cuts, len(wobble)]):
+        scene = wobble[first:last].copy()
+        scene[:1] = 0
+        path = -np.cumsum(scene, axis=0)
+        parts.append(path - _smooth(path, sigma) if len(path) >= _MIN_FRAMES else 0 * path)
+    return np.concatenate(parts)
+
+
+def bend(thetas: Floats, wobble: Floats, aspect: float) -> Floats:
+    """Thetas that go on through a wobble: p -> q + wobble(q), where q = theta(p).
+
+    Args:
+        thetas: (num_frames, 2, 3).
+        wobble: (num_frames, 6, 2).
+        aspect: width / height.
+
+    Returns:
+        Bent thetas (num_frames, 2, 6).
+    """
+    scale = np.array([np.sqrt(aspect), 1 / np.sqrt(aspect)])
+    # The coordinates of q, isotropic, as polynomials of the normalized p in the order of columns.
+    linear = np.zeros((len(thetas), 2, 6))
+    linear[..., :3] = thetas * scale[:, None]
+    qx, qy = linear[:, 0], linear[:, 1]
+    one = np.broadcast_to(np.eye(6)[2], qx.shape)
+    terms = [one, qx, qy, _product(qx, qx), _product(qx, qy), _product(qy, qy)]
+    added = np.einsum("tkd,ktc->tdc", wobble, np.stack(terms))
+    bent: Floats = (linear + added) / scale[:, None]
+    return bent
+
+
+def apply_bent(bent: Floats, points: Floats) -> Floats:
+    """Points (num_points, 2) through bent thetas (..., 2, 6): (..., num_points, 2), normalized."""
+    x, y = points[:, 0], points[:, 1]
+    terms = np.stack([x, y, np.ones_like(x), x * x, x * y, y * y])
+    mapped: Floats = np.swapaxes(bent @ terms, -1, -2)
+    return mapped
+
+
+def filled_zoom(bent: Floats) -> float:
+    """By how much more, at most 1, to zoom in so that bent corrections show nothing not filmed.
+
+    Args:
+        bent: (num_frames, 2, 6), zoom included.
+    """
+    side = np.linspace(-1, 1, _BORDER_POINTS)
+    edge = np.ones_like(side)
+    sides = [(side, edge), (side, -edge), (edge, side), (-edge, side)]
+    border = np.concatenate([np.stack(pair, axis=1) for pair in sides])
+    low, high = 0.5, 1.0
+    if np.abs(apply_bent(bent, border)).max() <= 1:
+        return high
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        if np.abs(apply_bent(bent, middle * border)).max() <= 1:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def zoom_in(bent: Floats, zoom: float) -> Floats:
+    """Bent thetas that show the inner part, of side `zoom`, of what they showed."""
+    powers = np.array([zoom, zoom, 1, zoom**2, zoom**2, zoom**2])
+    return bent * powers
+
+
+def pixel_map(
+    bent: Floats, *, width: int, height: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where each output pixel comes from, as `cv2.remap` takes it.
+
+    Args:
+        bent: (2, 6).
+        width: of the frame, px.
+        height: of the frame, px.
+
+    Returns:
+        x and y, (height, width) each, px, pixel centers at whole numbers.
+    """
+    x = ((2 * np.arange(width) + 1) / width - 1).astype(np.float32)
+    y = ((2 * np.arange(height) + 1) / height - 1).astype(np.float32)[:, None]
+    maps = []
+    for row, size in zip(bent.astype(np.float32), (width, height), strict=True):
+        half = np.float32(size / 2)
+        by_x, by_y, constant, by_xx, by_xy, by_yy = half * row
+        place = x * (by_x + by_xy * y)
+        place += constant + half - np.float32(0.5) + (by_y + by_yy * y) * y
+        place += by_xx * x * x
+        maps.append(place)
+    return maps[0], maps[1]
+
+
+def _smooth(path: Floats, sigma: float) -> Floats:
+    """Gaussian along the first axis; point reflection at the ends continues slopes."""
+    reach = min(int(_KERNEL_REACH * sigma), len(path) - 1)
+    padding = ((reach, reach), *((0, 0),) * (path.ndim - 1))
+    padded = np.pad(path, padding, mode="reflect", reflect_type="odd")
+    smooth: Floats = gaussian_filter1d(padded, sigma, axis=0, truncate=_KERNEL_REACH)
+    return smooth[reach : reach + len(path)]
+
+
+def _product(p: Floats, q: Floats) -> Floats:
+    """Products (num_frames, 6) of linear polynomials (num_frames, 6)."""
+    px, py, p1 = p[:, 0], p[:, 1], p[:, 2]
+    qx, qy, q1 = q[:, 0], q[:, 1], q[:, 2]
+    columns = [px * q1 + p1 * qx, py * q1 + p1 * qy, p1 * q1, px * qx, px * qy + py * qx, py * qy]
+    product: Floats = np.stack(columns, axis=1)
+    return product
