@@ -23,7 +23,7 @@ from skimage import data
 
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import Checkpoint, Origin, load_weights
-from deepstab.video.rewrite import rewrite_video
+from deepstab.video.rewrite import rewrite_planes
 from tests.conftest import ROOT
 
 COMMAND = Path(sys.executable).with_name("deepstab")
@@ -231,8 +231,10 @@ def test_a_file_says_what_it_knows_where_its_run_is_unknown(
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'none.db'}"}
     video, weights = tmp_path / "steady.mkv", tmp_path / "a.pth"
     shipped = load_weights(None)
-    rewrite_video(
-        *(clip, video, lambda frames: frames),
+    rewrite_planes(
+        clip,
+        video,
+        lambda frames: frames,
         crf=30,
         preset="ultrafast",
         comment=str(Origin("", shipped.generator_sha256())),

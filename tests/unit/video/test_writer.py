@@ -33,21 +33,9 @@ class TestWriteVideo:
         write_video(tmp_path / "a.mp4", [picture(0)] * 3, frame_rate=Fraction(23.976), **FAST)
         assert float(probe(tmp_path / "a.mp4").frame_rate) == pytest.approx(23.976, rel=1e-5)
 
-    @pytest.mark.parametrize(("width", "height"), [(97, 64), (96, 65), (97, 65)])
-    def test_odd_size_is_kept(self, tmp_path, width, height):
-        path = tmp_path / "a.mp4"
-        write_video(path, [picture(0, width, height)] * 3, frame_rate=Fraction(25), **FAST)
-        assert [f.shape for f in read_frames(path)] == [(height, width, 3)] * 3
-
     def test_nothing_to_write(self, tmp_path):
         with pytest.raises(VideoError, match="would hold no frame"):
             write_video(tmp_path / "a.mp4", [], frame_rate=Fraction(25), **FAST)
-        assert_nothing_left(tmp_path)
-
-    def test_frames_of_two_sizes(self, tmp_path):
-        frames = [picture(0), picture(1, width=64)]
-        with pytest.raises(ValueError, match="96x64"):
-            write_video(tmp_path / "a.mp4", frames, frame_rate=Fraction(25), **FAST)
         assert_nothing_left(tmp_path)
 
     def test_unknown_preset(self, tmp_path):
