@@ -76,12 +76,24 @@ def similarity_to_theta(similarity: Tensor, aspect: Tensor) -> Tensor:
         (batch, time, 2, 3).
     """
     scale = isotropic_scale(aspect)[:, None, :]
-    shift, angle, factor = similarity[..., :2], similarity[..., 2], similarity[..., 3].exp()
-    cos, sin = factor * angle.cos(), factor * angle.sin()
+    cos, sin = _scaled_rotation(similarity[..., 2], similarity[..., 3])
     ratio = aspect[:, None]
-    shift = shift / scale
+    shift = similarity[..., :2] / scale
     rows = [cos, -sin / ratio, shift[..., 0], sin * ratio, cos, shift[..., 1]]
     return torch.stack(rows, dim=-1).unflatten(-1, (2, 3))
+
+
+def turn(points: Tensor, *, angle_rad: Tensor, log_scale: Tensor) -> Tensor:
+    """Rotate points about the origin, from x to y, and scale them.
+
+    Args:
+        points: (..., 2), (x, y) isotropic.
+        angle_rad: (...).
+        log_scale: (...).
+    """
+    cos, sin = _scaled_rotation(angle_rad, log_scale)
+    x, y = points[..., 0], points[..., 1]
+    return torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
 
 
 def warp(frames: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,6 +165,37 @@ def corner_shift_px(theta: Tensor, *, width: float, height: float) -> Tensor:
     half_size = theta.new_tensor([width / 2, height / 2])
     shift = (apply(theta, corners) - corners) * half_size
     return shift.square().sum(dim=-1).mean(dim=-1).sqrt()
+
+
+def similarity_about_center(
+    similarity: NDArray[np.float64], size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """A similarity about the center of a frame as a matrix of homogeneous pixel coordinates.
+
+    Args:
+        similarity: (4,): shift x, shift y (px), angle_rad, log scale.
+        size: (width, height) of the frame, px.
+
+    Returns:
+        (3, 3), of the map p -> scale * rotation(angle) (p - center) + center + shift.
+    """
+    x, y, angle_rad, log_scale = similarity
+    center_x, center_y = (size[0] - 1) / 2, (size[1] - 1) / 2
+    cos = np.exp(log_scale) * np.cos(angle_rad)
+    sin = np.exp(log_scale) * np.sin(angle_rad)
+    return np.array(
+        [
+            [cos, -sin, center_x + x - cos * center_x + sin * center_y],
+            [sin, cos, center_y + y - sin * center_x - cos * center_y],
+            [0, 0, 1],
+        ]
+    )
+
+
+def _scaled_rotation(angle_rad: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The two numbers a rotation with a scale is made of."""
+    scale = log_scale.exp()
+    return scale * angle_rad.cos(), scale * angle_rad.sin()
 
 
 def _pixel_frames(width: int, height: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deepstab.geometry import turn
+
 
 def accumulate(motion: Tensor) -> Tensor:
     """The camera path of inter-frame motions.
@@ -26,7 +28,7 @@ def accumulate(motion: Tensor) -> Tensor:
     motion = torch.cat([torch.zeros_like(motion[:, :1]), motion[:, 1:]], dim=1)
     turned = motion[..., 2:].cumsum(dim=1)
     before = turned - motion[..., 2:]
-    shift = _turn(motion[..., :2], angle_rad=before[..., 0], log_scale=before[..., 1])
+    shift = turn(motion[..., :2], angle_rad=before[..., 0], log_scale=before[..., 1])
     return torch.cat([shift.cumsum(dim=1), turned], dim=-1)
 
 
@@ -42,7 +44,7 @@ def correction(path: Tensor, residual: Tensor) -> Tensor:
     Returns:
         (batch, time, 4), see `deepstab.geometry.similarity_to_theta`.
     """
-    shift = _turn(-residual[..., :2], angle_rad=-path[..., 2], log_scale=-path[..., 3])
+    shift = turn(-residual[..., :2], angle_rad=-path[..., 2], log_scale=-path[..., 3])
     return torch.cat([shift, -residual[..., 2:]], dim=-1)
 
 
@@ -80,9 +82,3 @@ def straight_line_projector(length: int) -> Tensor:
 def second_difference(signal: Tensor) -> Tensor:
     """x[t+1] - 2 x[t] + x[t-1] along axis 1, two shorter."""
     return signal[:, 2:] - 2 * signal[:, 1:-1] + signal[:, :-2]
-
-
-def _turn(shift: Tensor, *, angle_rad: Tensor, log_scale: Tensor) -> Tensor:
-    cos, sin = log_scale.exp() * angle_rad.cos(), log_scale.exp() * angle_rad.sin()
-    x, y = shift[..., 0], shift[..., 1]
-    return torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)

@@ -143,8 +143,17 @@ def test_a_video_becomes_steadier_and_keeps_the_rest(
     before = clip.read_bytes()
     steady, both, plot = (tmp_path / name for name in ("steady.mp4", "both.mp4", "path.png"))
     done = deepstab(
-        *("stabilize", clip, steady, "--weights", untrained_weights),
-        *("--compare", both, "--plot", plot, "--preset", "ultrafast"),
+        "stabilize",
+        clip,
+        steady,
+        "--weights",
+        untrained_weights,
+        "--compare",
+        both,
+        "--plot",
+        plot,
+        "--preset",
+        "ultrafast",
     )
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
@@ -404,8 +413,13 @@ def test_what_is_interrupted_leaves_nothing(
 def test_a_warning_is_one_line(untrained_weights: Path, tmp_path: Path) -> None:
     deep = make_clip(tmp_path / "deep.mp4", num_frames=14, pixel_format="yuv420p10le")
     done = deepstab(
-        *("stabilize", deep, tmp_path / "out.mp4", "--weights", untrained_weights),
-        *("--compare", tmp_path / "both.mp4"),
+        "stabilize",
+        deep,
+        tmp_path / "out.mp4",
+        "--weights",
+        untrained_weights,
+        "--compare",
+        tmp_path / "both.mp4",
     )
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]

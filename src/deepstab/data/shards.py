@@ -27,6 +27,7 @@ from deepstab.config import FlowParams
 from deepstab.data.manifest import STORED, Count, Manifest, Sha256, Split, VideoPair
 from deepstab.errors import ShardError, first_problem
 from deepstab.files import sha256_of, whole_or_absent
+from deepstab.image import Image
 
 FLOW_SCALE = 64
 INDEX_NAME = "index.json"
@@ -126,7 +127,7 @@ def content_key(pair: VideoPair, params: FlowParams) -> str:
 
 
 def write_shards(
-    frames: Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]],
+    frames: Iterator[tuple[Image, Image, NDArray[np.float32]]],
     folder: Path,
     *,
     params: FlowParams,
@@ -219,7 +220,7 @@ class ShardReader:
 
     def read(
         self, pair: PairEntry, first_frame: int, num_frames: int
-    ) -> dict[str, NDArray[np.uint8] | NDArray[np.int16]]:
+    ) -> dict[str, Image | NDArray[np.int16]]:
         """Frames of one pair.
 
         Args:
@@ -240,7 +241,7 @@ class ShardReader:
                 f"it has {pair.num_frames}"
             )
         height, width = self._index.height, self._index.width
-        out: dict[str, NDArray[np.uint8] | NDArray[np.int16]] = {
+        out: dict[str, Image | NDArray[np.int16]] = {
             "unstable": np.empty((num_frames, height, width, 3), np.uint8),
             "stable": np.empty((num_frames, height, width, 3), np.uint8),
             "flow": np.empty((num_frames, height, width, 2), np.int16),

@@ -8,6 +8,7 @@ from fractions import Fraction
 import av
 import cv2
 
+from deepstab.image import Image
 from deepstab.video import color
 
 # OpenCV's CPU_AVX_512F, which its Python module does not name.
@@ -86,9 +87,7 @@ class H264Encoder:
         codec.flags |= av.codec.context.Flags.frame_duration
         codec.options = {"crf": str(settings.crf), "preset": settings.preset} | _instructions()
 
-    def encode(
-        self, rgb: color.Frame, *, pts: int, duration: int
-    ) -> list[av.Packet[av.VideoStream]]:
+    def encode(self, rgb: Image, *, pts: int, duration: int) -> list[av.Packet[av.VideoStream]]:
         """Compress one frame.
 
         Args:

@@ -13,6 +13,7 @@ from typing import Self
 import av
 
 from deepstab.errors import VideoError
+from deepstab.image import Image
 from deepstab.video import color
 from deepstab.video.headers import declared_size
 
@@ -180,7 +181,7 @@ class VideoReader:
         except ValueError as error:
             raise VideoError(f"video {self.path}: {error}") from None
 
-    def to_rgb(self, frame: DecodedFrame, size: tuple[int, int] | None = None) -> color.Frame:
+    def to_rgb(self, frame: DecodedFrame, size: tuple[int, int] | None = None) -> Image:
         """Convert a frame to (height, width, 3) uint8 RGB, resized to (width, height) if given.
 
         Raises:

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 import av
 
 from deepstab.errors import VideoError
+from deepstab.image import Image
 from deepstab.video import color
 from deepstab.video.ahead import ahead, in_thread
 from deepstab.video.encoder import EncoderSettings, H264Encoder, StreamFormat, pixel_format_for
@@ -59,7 +60,7 @@ class _Pixels(Generic[Picture]):
 def rewrite_video(
     source: Path,
     destination: Path,
-    transform: Transform[color.Frame],
+    transform: Transform[Image],
     *,
     crf: int,
     preset: str,

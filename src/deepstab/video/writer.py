@@ -11,6 +11,7 @@ import av
 
 from deepstab.errors import VideoError
 from deepstab.files import whole_or_absent
+from deepstab.image import Image
 from deepstab.video import color
 from deepstab.video.encoder import EncoderSettings, H264Encoder, StreamFormat
 
@@ -114,7 +115,7 @@ def _mp4_options(time_base: Fraction) -> dict[str, str]:
 
 def write_video(
     path: Path,
-    frames: Iterable[color.Frame],
+    frames: Iterable[Image],
     *,
     frame_rate: Fraction,
     crf: int,
