@@ -10,23 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.quality.measure import find_clips, group_of, ratio
-from benchmarks.quality.tables import geometric_mean
+from benchmarks.quality.measure import find_clips, group_of
 from numpy.typing import NDArray
 
 from deepstab.cli.videos import parse_crop
 from deepstab.data.flow import with_flow
+from deepstab.image import REFERENCE_WIDTH_PX
 from deepstab.metrics.motion import detect_features
 from deepstab.metrics.motion import estimate_motion as estimate_scored_motion
+from deepstab.metrics.ratios import geometric_mean, ratio
 from deepstab.metrics.stability import CameraPath, residual_jitter, roll_jitter, stability_score
 from deepstab.models.checkpoints import load_weights
 from deepstab.models.generator import StabGenerator
 from deepstab.stabilize.planning import stabilized_motion
 from deepstab.stabilize.whole_video import Crop, estimate_motion, plan_video, smoothing_period
 from deepstab.video.frames import probe, read_frames
-
-# Isotropic half widths of a frame of this width, see `deepstab.geometry`.
-HALF_WIDTH_PX = 320
 
 
 def scored_motion(path: Path, aspect: float) -> NDArray[np.float64]:
@@ -44,7 +42,7 @@ def scored_motion(path: Path, aspect: float) -> NDArray[np.float64]:
 
 
 def isotropic(aspect: float) -> NDArray[np.float64]:
-    return np.array([np.sqrt(aspect) / HALF_WIDTH_PX] * 2 + [1.0, 1.0])
+    return np.array([2 * np.sqrt(aspect) / REFERENCE_WIDTH_PX] * 2 + [1.0, 1.0])
 
 
 def inverted(motion: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,15 +17,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 from benchmarks.quality.zoomed import smallest_zoom, warp_frames
-from numpy.typing import NDArray
 
 from deepstab.config import FlightParams, load_params
-from deepstab.data.flights import draw_shake, similarity_about_center
+from deepstab.data.shake import draw_shake
 from deepstab.evaluation.baselines import gaussian_path_corrections
+from deepstab.geometry import similarity_about_center
+from deepstab.image import Image
 from deepstab.video.frames import probe, read_frames
 from deepstab.video.writer import write_video
 
-Image = NDArray[np.uint8]
 MAX_WIDTH_PX = 960
 ENCODING = {"crf": 20, "preset": "veryfast"}
 

@@ -30,6 +30,7 @@ from deepstab.data.flow import farneback
 from deepstab.errors import DataError, DeepStabError, VideoError
 from deepstab.evaluation.baselines import GAUSSIAN_SIGMA_FRAMES, gaussian_path_corrections
 from deepstab.geometry import theta_to_pixels
+from deepstab.metrics.ratios import ratio
 from deepstab.metrics.stability import StabilityScore, VideoMeasures, measure_video, score_videos
 from deepstab.models.checkpoints import Checkpoint, load_weights
 from deepstab.stabilize.whole_video import Crop, Encoding, estimate_thetas, stabilize_video
@@ -253,13 +254,6 @@ def measure_clip(
     return [_with_measures(unchanged, before, before), *rows]
 
 
-def ratio(after: float, before: float) -> float:
-    """Divide what is left of a jitter by what there was; 1 when there is none of either."""
-    if before == 0:
-        return 1.0 if after == 0 else math.inf
-    return after / before
-
-
 def _limit_threads(num_threads: int) -> None:
     cv2.setNumThreads(num_threads)
     torch.set_num_threads(num_threads)
@@ -336,7 +330,9 @@ def _render(
     info = probe(source)
     zoom = smallest_zoom(corrections, width=info.width, height=info.height, max_zoom=_MAX_ZOOM)
     rewrite_video(
-        *(source, target, lambda frames: warp_frames(frames, corrections, zoom=zoom)),
+        source,
+        target,
+        lambda frames: warp_frames(frames, corrections, zoom=zoom),
         crf=encoding.crf,
         preset=encoding.preset,
     )

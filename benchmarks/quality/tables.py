@@ -14,6 +14,8 @@ from benchmarks.quality.measure import GROUPS, Row
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from deepstab.metrics.ratios import geometric_mean
+
 # The size whose speed is given apart: speeds over a mix of sizes depend on the mix.
 _HD_SIZE = (1280, 720)
 _COLORS = ("black", "tab:orange", "tab:green", "tab:blue", "tab:purple", "tab:red", "tab:brown")
@@ -66,21 +68,6 @@ class Summary:
     frames_per_s_720p: float
 
 
-def geometric_mean(values: Sequence[float]) -> float:
-    """Mean of ratios: halving and doubling cancel out. NaN of no value, 0 with any 0.
-
-    Raises:
-        ValueError: a value is negative.
-    """
-    if any(value < 0 for value in values):
-        raise ValueError(f"a geometric mean needs values of at least 0, got {min(values)}")
-    if not values:
-        return math.nan
-    if 0 in values:
-        return 0.0
-    return math.exp(math.fsum(math.log(value) for value in values) / len(values))
-
-
 def summarize(rows: Sequence[Row]) -> list[Summary]:
     """Average over the clips of each group and, where there are several groups, of all."""
     groups = list(dict.fromkeys(row.group for row in rows))
@@ -108,10 +95,18 @@ def as_csv(table: Sequence[Row] | Sequence[Summary]) -> str:
 
 def as_text(summaries: Sequence[Summary]) -> str:
     """Write the summaries as aligned columns, one block for each group."""
-    header = (
-        *("clips", "stability", "jitter/in", "worst", "worse", "roll/in", "worst", "crop", "worst"),
-        *("distortion", "worst", "PSNR dB", "black %", "frames/s", "at 720p"),
-    )
+    header = [
+        "clips",
+        "stability",
+        "jitter/in",
+        "worst",
+        "worse",
+        "roll/in",
+        "worst",
+        "crop",
+        "worst",
+    ]
+    header += ["distortion", "worst", "PSNR dB", "black %", "frames/s", "at 720p"]
     lines: list[tuple[str, ...]] = []
     for previous, s in zip((None, *summaries), summaries, strict=False):
         if previous is None or previous.group != s.group:

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from deepstab.image import Image
+
 
 def smallest_zoom(
     corrections: NDArray[np.float64], *, width: int, height: int, max_zoom: float
@@ -40,8 +42,8 @@ def smallest_zoom(
 
 
 def warp_frames(
-    frames: Iterable[NDArray[np.uint8]], corrections: NDArray[np.float64], *, zoom: float
-) -> Iterator[NDArray[np.uint8]]:
+    frames: Iterable[Image], corrections: NDArray[np.float64], *, zoom: float
+) -> Iterator[Image]:
     """Apply corrections to frames of the same size, one at a time; what lies outside is black.
 
     Args:

@@ -17,8 +17,13 @@ DeepStabError
 from __future__ import annotations
 
 import logging
+import reprlib
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class DeepStabError(Exception):
@@ -67,6 +72,13 @@ class RegistryError(TrackingError):
 
 class RerunError(TrackingError):
     """A run cannot be rebuilt."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """Say in one line what was found first in a file that is not as it should be."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"])) or "content"
+    return f"{where}: {first['msg']}, found {reprlib.repr(first['input'])}"
 
 
 def run_stage(stage: Callable[[], None]) -> None:

@@ -8,46 +8,45 @@ composition from frame t to frame 0 in the same four numbers. Paths are (batch, 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from deepstab.geometry import turn
 
-def accumulate(motion: Tensor) -> Tensor:
-    """The camera path of inter-frame motions.
+
+def accumulate(motion: Float[Tensor, "batch time 4"]) -> Float[Tensor, "batch time 4"]:
+    """Sum inter-frame motions up to the camera path, which is zero at the first frame.
 
     C_t = C_{t-1} o M_t: angles and log scales add up, and every shift is turned into frame 0 by
     the rotation and scale accumulated before it. The first motion is taken as identity.
-
-    Args:
-        motion: (batch, time, 4).
-
-    Returns:
-        (batch, time, 4), zero at the first frame.
     """
     motion = torch.cat([torch.zeros_like(motion[:, :1]), motion[:, 1:]], dim=1)
     turned = motion[..., 2:].cumsum(dim=1)
     before = turned - motion[..., 2:]
-    shift = _turn(motion[..., :2], angle_rad=before[..., 0], log_scale=before[..., 1])
+    shift = turn(motion[..., :2], angle_rad=before[..., 0], log_scale=before[..., 1])
     return torch.cat([shift.cumsum(dim=1), turned], dim=-1)
 
 
-def correction(path: Tensor, residual: Tensor) -> Tensor:
-    """The similarities from the stabilized frames to the frames as filmed.
+def correction(
+    path: Float[Tensor, "batch time 4"], residual: Float[Tensor, "batch time 4"]
+) -> Float[Tensor, "batch time 4"]:
+    """Give the similarities from the stabilized frames to the frames as filmed.
 
     The stabilized path is path - residual, so the correction is C_t^-1 o (C_t - residual).
 
     Args:
-        path: (batch, time, 4), camera path.
-        residual: (batch, time, 4), the part of it to take away.
+        path: the camera path.
+        residual: the part of it to take away.
 
     Returns:
-        (batch, time, 4), see `deepstab.geometry.similarity_to_theta`.
+        Similarities as `deepstab.geometry.similarity_to_theta` takes them.
     """
-    shift = _turn(-residual[..., :2], angle_rad=-path[..., 2], log_scale=-path[..., 3])
+    shift = turn(-residual[..., :2], angle_rad=-path[..., 2], log_scale=-path[..., 3])
     return torch.cat([shift, -residual[..., 2:]], dim=-1)
 
 
-def smoothing_matrix(length: int, sigma: float) -> Tensor:
-    """Gaussian-weighted local linear regression as a matrix.
+def smoothing_matrix(length: int, sigma: float) -> Float[Tensor, "{length} {length}"]:
+    """Write Gaussian-weighted local linear regression as a matrix.
 
     Inside it is the Gaussian low-pass filter; toward the ends it stays unbiased for straight
     lines, where a truncated Gaussian would lag behind every pan.
@@ -57,7 +56,7 @@ def smoothing_matrix(length: int, sigma: float) -> Tensor:
         sigma: of the Gaussian, frames.
 
     Returns:
-        (length, length); row t gives the smoothed value at frame t.
+        A matrix whose row t gives the smoothed value at frame t.
 
     Source: W. Cleveland, Robust locally weighted regression, JASA 1979, with Gaussian weights.
     """
@@ -70,19 +69,15 @@ def smoothing_matrix(length: int, sigma: float) -> Tensor:
     return (weight * (s2 - s1 * offset) / (s0 * s2 - s1**2)).to(torch.float32)
 
 
-def straight_line_projector(length: int) -> Tensor:
-    """The matrix (length, length) that takes the best straight line out of a signal."""
+def straight_line_projector(length: int) -> Float[Tensor, "{length} {length}"]:
+    """Make the matrix that takes the best straight line out of a signal."""
     times = torch.linspace(-1, 1, length, dtype=torch.float64)
     basis = torch.linalg.qr(torch.stack([torch.ones_like(times), times], dim=1)).Q
     return (torch.eye(length, dtype=torch.float64) - basis @ basis.T).to(torch.float32)
 
 
-def second_difference(signal: Tensor) -> Tensor:
-    """x[t+1] - 2 x[t] + x[t-1] along axis 1, two shorter."""
+def second_difference(
+    signal: Float[Tensor, "batch time *rest"],
+) -> Float[Tensor, "batch time-2 *rest"]:
+    """Take x[t+1] - 2 x[t] + x[t-1] over time."""
     return signal[:, 2:] - 2 * signal[:, 1:-1] + signal[:, :-2]
-
-
-def _turn(shift: Tensor, *, angle_rad: Tensor, log_scale: Tensor) -> Tensor:
-    cos, sin = log_scale.exp() * angle_rad.cos(), log_scale.exp() * angle_rad.sin()
-    x, y = shift[..., 0], shift[..., 1]
-    return torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)

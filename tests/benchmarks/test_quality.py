@@ -19,9 +19,8 @@ from benchmarks.quality.measure import (
     find_clips,
     group_of,
     measure_folder,
-    ratio,
 )
-from benchmarks.quality.tables import as_csv, as_text, draw, geometric_mean, summarize
+from benchmarks.quality.tables import as_csv, as_text, draw, summarize
 
 from deepstab.errors import CheckpointError, DataError
 from deepstab.stabilize.whole_video import Crop, Encoding
@@ -117,22 +116,6 @@ def test_what_could_not_be_measured_is_not_averaged_away() -> None:
     assert math.isnan(summary.crop_worst)
 
 
-@pytest.mark.parametrize(
-    ("after", "before", "expected"), [(1.0, 4.0, 0.25), (0.0, 0.0, 1.0), (0.1, 0.0, math.inf)]
-)
-def test_ratio(after: float, before: float, expected: float) -> None:
-    assert ratio(after, before) == expected
-
-
-def test_geometric_mean() -> None:
-    assert geometric_mean([0.5, 2.0, 8.0]) == pytest.approx(2.0)
-    assert geometric_mean([0.0, 2.0]) == 0
-    assert geometric_mean([1.0, math.inf]) == math.inf
-    assert math.isnan(geometric_mean([]))
-    with pytest.raises(ValueError, match=r"got -1"):
-        geometric_mean([2.0, -1.0])
-
-
 def test_csv_has_a_line_for_each_row_and_empty_cells_for_what_is_unknown() -> None:
     lines = list(csv.DictReader(as_csv([FIRST, FAILED]).splitlines()))
     assert [line["clip"] for line in lines] == [FIRST.clip, FAILED.clip]
@@ -201,7 +184,9 @@ def test_methods_are_measured_on_the_same_clip(clips: Path, untrained_weights: P
     ]
     seen = []
     rows = measure_folder(
-        *(clips, methods, replace(SETTINGS, max_frames=30)),
+        clips,
+        methods,
+        replace(SETTINGS, max_frames=30),
         num_workers=1,
         on_clip=lambda: seen.append(1),
     )

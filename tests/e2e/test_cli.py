@@ -23,7 +23,7 @@ from skimage import data
 
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import Checkpoint, Origin, load_weights
-from deepstab.video.rewrite import rewrite_video
+from deepstab.video.rewrite import rewrite_planes
 from tests.conftest import ROOT
 
 COMMAND = Path(sys.executable).with_name("deepstab")
@@ -143,8 +143,17 @@ def test_a_video_becomes_steadier_and_keeps_the_rest(
     before = clip.read_bytes()
     steady, both, plot = (tmp_path / name for name in ("steady.mp4", "both.mp4", "path.png"))
     done = deepstab(
-        *("stabilize", clip, steady, "--weights", untrained_weights),
-        *("--compare", both, "--plot", plot, "--preset", "ultrafast"),
+        "stabilize",
+        clip,
+        steady,
+        "--weights",
+        untrained_weights,
+        "--compare",
+        both,
+        "--plot",
+        plot,
+        "--preset",
+        "ultrafast",
     )
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
@@ -231,8 +240,10 @@ def test_a_file_says_what_it_knows_where_its_run_is_unknown(
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'none.db'}"}
     video, weights = tmp_path / "steady.mkv", tmp_path / "a.pth"
     shipped = load_weights(None)
-    rewrite_video(
-        *(clip, video, lambda frames: frames),
+    rewrite_planes(
+        clip,
+        video,
+        lambda frames: frames,
         crf=30,
         preset="ultrafast",
         comment=str(Origin("", shipped.generator_sha256())),
@@ -402,8 +413,13 @@ def test_what_is_interrupted_leaves_nothing(
 def test_a_warning_is_one_line(untrained_weights: Path, tmp_path: Path) -> None:
     deep = make_clip(tmp_path / "deep.mp4", num_frames=14, pixel_format="yuv420p10le")
     done = deepstab(
-        *("stabilize", deep, tmp_path / "out.mp4", "--weights", untrained_weights),
-        *("--compare", tmp_path / "both.mp4"),
+        "stabilize",
+        deep,
+        tmp_path / "out.mp4",
+        "--weights",
+        untrained_weights,
+        "--compare",
+        tmp_path / "both.mp4",
     )
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]

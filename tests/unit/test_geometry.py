@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 import skimage
 import torch
+from jaxtyping import TypeCheckError
 
 from deepstab import geometry
 
@@ -61,3 +63,10 @@ def test_isotropic_unit_is_half_the_root_of_the_area() -> None:
         torch.tensor([[[1.0, 1.0, 0, 0]]]), torch.tensor([16 / 9])
     )[0, 0]
     torch.testing.assert_close(theta[:, 2], torch.tensor([0.75, 4 / 3]))
+
+
+def test_shapes_of_signatures_are_checked_in_tests() -> None:
+    with pytest.raises(TypeCheckError, match="theta"):
+        geometry.warp(torch.zeros(1, 3, 4, 8, 8), torch.zeros(1, 5, 2, 3))
+    with pytest.raises(TypeCheckError, match="points"):
+        geometry.apply(torch.zeros(2, 3), torch.zeros(5, 3))

@@ -30,9 +30,7 @@ from deepstab.errors import ParameterError, VideoError
 from deepstab.progress import progress
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from deepstab.image import Image
     from deepstab.video.frames import VideoInfo
 
 # The most that `--crop auto` may cut away; what it takes is decided by the shake.
@@ -160,7 +158,12 @@ def stabilize(
 
             with progress(done.num_frames, label="compare", unit="frames") as bar:
                 write_comparison(
-                    *(source, destination, compare), crf=crf, preset=preset, on_frame=bar.advance
+                    source,
+                    destination,
+                    compare,
+                    crf=crf,
+                    preset=preset,
+                    on_frame=bar.advance,
                 )
             print(f"{compare}: before left, after right")
 
@@ -201,7 +204,7 @@ def score(
         probe(result)
         with progress(total, label="score", unit="frames") as bar:
 
-            def counted(frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+            def counted(frames: Iterable[Image]) -> Iterator[Image]:
                 for frame in frames:
                     yield frame
                     bar.advance()

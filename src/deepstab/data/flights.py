@@ -5,16 +5,13 @@ band-limited shake gives the unstable one. Moving objects, textureless regions, 
 motion blur and sensor noise are added because those are what break motion estimation. The true
 correction of every frame is kept beside the videos. Everything is a pure function of the seed.
 
-Convention: a camera is a 2x3 similarity from output pixels (x, y) to photo pixels; a true
-correction is a theta (see `deepstab.geometry`) from the stable view to the unstable frame.
+Convention: a true correction is a theta (see `deepstab.geometry`) from the stable view to the
+unstable frame.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,11 +21,13 @@ import skimage
 from numpy.typing import NDArray
 
 from deepstab.config import FlightParams
+from deepstab.data.rendering import Flight, MovingObject, render_frames
+from deepstab.data.shake import draw_shake, smooth_path, waves
 from deepstab.errors import DataError
-from deepstab.geometry import pixels_to_theta
+from deepstab.geometry import pixels_to_theta, similarity_about_center
+from deepstab.image import Image
 from deepstab.video.writer import write_video
 
-Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 # Photographs in scikit-image's wheel that have texture at several scales.
@@ -50,37 +49,9 @@ _SKIMAGE_PHOTOS = [
 ]
 _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
-_SHAKE_BAND_HZ = (1.0, 12.0)
-_WAVES_PER_SIGNAL = 8
 # Photo pixels per frame pixel, at most, with all of the photo in view.
 _MAX_PHOTO_PX = 4.0
 _CRF, _PRESET = 18, "veryfast"
-
-
-@dataclass(frozen=True)
-class Flight:
-    """All that one flight is made of. Paths have one row per frame: x, y (px of the output
-    frame), roll (rad), log zoom."""
-
-    photo: Image
-    path: Floats
-    shake: Floats
-    view_scale: float
-    view_center: tuple[float, float]
-    objects: tuple[MovingObject, ...]
-    gains: Floats
-    blur_sigma_px: float
-    noise_std: float
-
-
-@dataclass(frozen=True)
-class MovingObject:
-    """A cut-out of a photograph that moves on its own: position and velocity in photo px."""
-
-    texture: Image
-    alpha: NDArray[np.float32]
-    position: tuple[float, float]
-    velocity: tuple[float, float]
 
 
 def photo_paths(photos: str) -> list[Path]:
@@ -175,7 +146,7 @@ def plan_flight(
     fit = min(photo_width / params.width, photo_height / params.height)
     return Flight(
         photo=_with_textureless_region(photo, rng) if rng.random() < 0.4 else photo,
-        path=_smooth_path(times_s, params.width, rng),
+        path=smooth_path(times_s, params.width, rng),
         shake=draw_shake(times_s, params, amplitude, rng),
         view_scale=float(rng.uniform(0.45, 0.9)) * fit,
         view_center=(
@@ -183,35 +154,10 @@ def plan_flight(
             float(rng.uniform(0.35, 0.65)) * photo_height,
         ),
         objects=tuple(_moving_object(photo, other, params, rng) for _ in range(rng.integers(0, 4))),
-        gains=1 + rng.uniform(0, 0.15) * _waves(times_s, (0.1, 0.5), rng),
+        gains=1 + rng.uniform(0, 0.15) * waves(times_s, (0.1, 0.5), rng),
         blur_sigma_px=float(rng.uniform(0, 0.8)),
         noise_std=float(rng.uniform(0, 4)),
     )
-
-
-def render_frames(
-    flight: Flight, *, params: FlightParams, shaken: bool, rng: np.random.Generator
-) -> Iterator[Image]:
-    """Frames (height, width, 3) uint8 RGB of the stable or the shaken camera."""
-    size = (params.width, params.height)
-    for index in range(params.num_frames):
-        camera = _camera(flight, index, size, shaken=shaken)
-        frame = cv2.warpAffine(
-            flight.photo,
-            camera[:2],
-            size,
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT_101,
-        ).astype(np.float32)
-        for item in flight.objects:
-            frame = _paint(frame, item, camera, index, size)
-        if shaken:
-            frame = _motion_blur(frame, _shake_velocity(flight, index))
-        if flight.blur_sigma_px > 0.2:
-            frame = cv2.GaussianBlur(frame, (0, 0), flight.blur_sigma_px).astype(np.float32)
-        frame *= flight.gains[index]
-        frame += flight.noise_std * rng.standard_normal(frame.shape, dtype=np.float32)
-        yield np.clip(np.rint(frame), 0, 255).astype(np.uint8)
 
 
 def true_correction(flight: Flight, *, params: FlightParams) -> Floats:
@@ -235,74 +181,6 @@ def _read_photo(path: Path, size: tuple[int, int]) -> Image:
             image, None, fx=1 / surplus, fy=1 / surplus, interpolation=cv2.INTER_AREA
         )
     return np.asarray(image[:, :, ::-1], np.uint8, copy=True)
-
-
-def _waves(times_s: Floats, band_hz: tuple[float, float], rng: np.random.Generator) -> Floats:
-    """A signal of unit RMS made of sinusoids in a band, amplitude falling with frequency."""
-    frequencies = np.exp(rng.uniform(math.log(band_hz[0]), math.log(band_hz[1]), _WAVES_PER_SIGNAL))
-    phases = rng.uniform(0, 2 * np.pi, _WAVES_PER_SIGNAL)
-    amplitudes = rng.uniform(0.3, 1, _WAVES_PER_SIGNAL) / np.sqrt(frequencies)
-    amplitudes *= np.sqrt(2 / np.sum(amplitudes**2))
-    angles = 2 * np.pi * frequencies * times_s[:, None] + phases
-    signal: Floats = np.sin(angles) @ amplitudes
-    return signal
-
-
-def _smooth_path(times_s: Floats, width: int, rng: np.random.Generator) -> Floats:
-    drift = rng.normal(0, [0.10 * width, 0.06 * width, 0.03, 0.02])  # per second
-    slow_band = (0.03, 0.25)
-    sway = np.stack([_waves(times_s, slow_band, rng) for _ in range(4)], axis=1)
-    amplitude = rng.uniform(0, [0.04 * width, 0.03 * width, 0.04, 0.04])
-    return drift * times_s[:, None] + amplitude * sway
-
-
-def draw_shake(
-    times_s: Floats, params: FlightParams, amplitude: float, rng: np.random.Generator
-) -> Floats:
-    """Band-limited shake.
-
-    Args:
-        times_s: (num_frames,).
-        params: the flights section; gives the frame's width and rate.
-        amplitude: standard deviation of the shift, fraction of the width.
-        rng: source of all randomness.
-
-    Returns:
-        (num_frames, 4): x, y (px), roll (rad), log zoom.
-    """
-    band = (_SHAKE_BAND_HZ[0], min(_SHAKE_BAND_HZ[1], 0.45 * params.frame_rate))
-    signals = np.stack([_waves(times_s, band, rng) for _ in range(4)], axis=1)
-    roll_and_zoom = float(rng.uniform(0.1, 0.6)), float(rng.uniform(0.0, 0.15))
-    scale = np.array([params.width, params.width, *roll_and_zoom])
-    return amplitude * scale * signals
-
-
-def similarity_about_center(row: Floats, size: tuple[int, int]) -> Floats:
-    """(x, y, roll, log zoom) as a 3x3 similarity in px about the center of a (width, height)."""
-    x, y, roll, log_zoom = row
-    center_x, center_y = (size[0] - 1) / 2, (size[1] - 1) / 2
-    cos, sin = np.exp(log_zoom) * np.cos(roll), np.exp(log_zoom) * np.sin(roll)
-    return np.array(
-        [
-            [cos, -sin, center_x + x - cos * center_x + sin * center_y],
-            [sin, cos, center_y + y - sin * center_x - cos * center_y],
-            [0, 0, 1],
-        ]
-    )
-
-
-def _camera(flight: Flight, index: int, size: tuple[int, int], *, shaken: bool) -> Floats:
-    """The 3x3 similarity from output to photo pixels at one frame."""
-    scale, (x, y) = flight.view_scale, flight.view_center
-    to_photo = np.array(
-        [
-            [scale, 0, x - scale * (size[0] - 1) / 2],
-            [0, scale, y - scale * (size[1] - 1) / 2],
-            [0, 0, 1],
-        ]
-    )
-    camera: Floats = to_photo @ similarity_about_center(flight.path[index], size)
-    return camera @ similarity_about_center(flight.shake[index], size) if shaken else camera
 
 
 def _with_textureless_region(photo: Image, rng: np.random.Generator) -> Image:
@@ -332,41 +210,3 @@ def _moving_object(
         position=(float(rng.uniform(0.2, 0.8)) * width, float(rng.uniform(0.2, 0.8)) * height),
         velocity=(float(velocity[0]), float(velocity[1])),
     )
-
-
-def _paint(
-    frame: NDArray[np.float32],
-    item: MovingObject,
-    camera: Floats,
-    index: int,
-    size: tuple[int, int],
-) -> NDArray[np.float32]:
-    x = item.position[0] + index * item.velocity[0]
-    y = item.position[1] + index * item.velocity[1]
-    to_object = (np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1]]) @ camera)[:2]
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    alpha = cv2.warpAffine(item.alpha, to_object, size, flags=flags)[:, :, None]
-    texture = cv2.warpAffine(item.texture, to_object, size, flags=flags)
-    painted: NDArray[np.float32] = frame + alpha * (texture - frame)
-    return painted
-
-
-def _shake_velocity(flight: Flight, index: int) -> Floats:
-    """Shake velocity in px per frame, by the difference to the neighboring frame."""
-    first = min(index, len(flight.shake) - 2)
-    velocity: Floats = flight.shake[first + 1, :2] - flight.shake[first, :2]
-    return velocity
-
-
-def _motion_blur(frame: NDArray[np.float32], velocity_px: Floats) -> NDArray[np.float32]:
-    """Blur along the shake over a quarter of the frame time, centered: no shift of the image."""
-    length = 0.25 * float(np.hypot(*velocity_px))
-    if length < 1:
-        return frame
-    side = 2 * int(np.ceil(length / 2)) + 1
-    kernel = np.zeros((side, side), np.float32)
-    middle = side // 2
-    for position in np.linspace(-0.5, 0.5, 4 * side):
-        x, y = middle + position * length * velocity_px / np.hypot(*velocity_px)
-        kernel[int(np.rint(y)), int(np.rint(x))] += 1
-    return np.asarray(cv2.filter2D(frame, -1, kernel / kernel.sum()), dtype=np.float32)

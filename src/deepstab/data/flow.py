@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepstab.config import FlowParams
-
-Image = NDArray[np.uint8]
+from deepstab.image import Image
 
 
 def with_flow(

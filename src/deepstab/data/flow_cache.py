@@ -26,6 +26,7 @@ from deepstab.data.shards import (
     new_index,
     write_shards,
 )
+from deepstab.image import Image
 from deepstab.progress import progress
 from deepstab.video.frames import read_frames
 
@@ -99,7 +100,7 @@ def compute_pair(pair: VideoPair, raw: Path, folder: Path, params: FlowParams) -
     stable = read_frames(raw / pair.stable.path, size=size)
     for_flow, for_shard = tee(unstable)
 
-    def frames() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]]:
+    def frames() -> Iterator[tuple[Image, Image, NDArray[np.float32]]]:
         yield from zip(for_shard, stable, farneback(for_flow, params), strict=False)
 
     write_shards(

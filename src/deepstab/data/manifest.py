@@ -5,34 +5,40 @@ Written by the download stage, read by everything after it.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from deepstab.config import SplitParams
-from deepstab.errors import DataError
+from deepstab.errors import DataError, first_problem
+from deepstab.files import whole_or_absent
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=1)]
+# What is read from a file must be exactly what was written to it.
+STORED = ConfigDict(strict=True, extra="forbid")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STORED)
 class VideoFile:
     """One video file: path relative to the data folder, content hash, and what decoding found."""
 
     path: str
-    sha256: str
-    num_frames: int
-    frame_rate: float
-    width: int
-    height: int
+    sha256: Sha256
+    num_frames: Count
+    frame_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    width: Count
+    height: Count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STORED)
 class VideoPair:
     """The stable and the unstable recording of one scene.
 
@@ -45,11 +51,11 @@ class VideoPair:
     split: Split
     stable: VideoFile
     unstable: VideoFile
-    num_frames: int
+    num_frames: Count
     truth: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STORED)
 class Problem:
     """Something wrong with one pair, and what was done about it."""
 
@@ -58,18 +64,19 @@ class Problem:
     action: Literal["left out", "cut to the shorter"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True))
 class Manifest:
     """A checked data set.
 
-    `requested` is the parameter `data.source`; `source` is what it resolved to.
+    `requested` is the parameter `data.source`; `source` is what it resolved to. The counts that
+    its file holds besides are for people: they are not read back, but counted again.
     """
 
     requested: str
     source: Literal["kaggle", "folder", "flights"]
     pairs: tuple[VideoPair, ...]
     problems: tuple[Problem, ...]
-    vgg19_sha256: str | None = None
+    vgg19_sha256: Sha256 | None = None
 
     @property
     def generated(self) -> bool:
@@ -92,7 +99,8 @@ class Manifest:
         }
 
     def save(self, path: Path) -> None:
-        path.write_text(self._to_json(), encoding="utf-8")
+        with whole_or_absent(path) as partial:
+            partial.write_text(self._to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
@@ -102,28 +110,20 @@ class Manifest:
             DataError: the file is missing or damaged.
         """
         try:
-            tree = json.loads(path.read_text(encoding="utf-8"))
-            pairs = tuple(
-                VideoPair(
-                    **{
-                        **pair,
-                        "stable": VideoFile(**pair["stable"]),
-                        "unstable": VideoFile(**pair["unstable"]),
-                    }
-                )
-                for pair in tree.pop("pairs")
-            )
-            tree.pop("counts")
-            problems = tuple(Problem(**problem) for problem in tree.pop("problems"))
-            return cls(**tree, pairs=pairs, problems=problems)
+            return _MANIFEST.validate_json(path.read_bytes())
         except FileNotFoundError:
             raise DataError(f"{path}: no manifest; run the download stage first") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: damaged manifest ({error}); run download again") from None
+        except ValidationError as error:
+            raise DataError(
+                f"{path}: damaged manifest ({first_problem(error)}); run download again"
+            ) from None
 
     def _to_json(self) -> str:
-        tree = {**dataclasses.asdict(self), "counts": self.counts()}
+        tree = {**_MANIFEST.dump_python(self, mode="json"), "counts": self.counts()}
         return json.dumps(tree, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 def assign_splits(scenes: dict[str, str], split: SplitParams) -> dict[str, Split]:

@@ -13,44 +13,47 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from deepstab.config import FlowParams
-from deepstab.data.manifest import Manifest, Split, VideoPair
-from deepstab.errors import ShardError
-from deepstab.files import sha256_of
+from deepstab.data.manifest import STORED, Count, Manifest, Sha256, Split, VideoPair
+from deepstab.errors import ShardError, first_problem
+from deepstab.files import sha256_of, whole_or_absent
+from deepstab.image import Image
 
 FLOW_SCALE = 64
 INDEX_NAME = "index.json"
-_LAYOUT = 2
+_LAYOUT: Literal[2] = 2
 _COLUMNS = ("unstable", "stable", "flow")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STORED)
 class Shard:
     """One file: frames first_frame ... first_frame + num_frames - 1 of a pair."""
 
     file: str
-    sha256: str
-    first_frame: int
-    num_frames: int
+    sha256: Sha256
+    first_frame: Annotated[int, Field(ge=0)]
+    num_frames: Count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STORED)
 class PairEntry:
     """One pair of videos in the index. `width` and `height` are of the video as filmed."""
 
     name: str
     split: Split
-    width: int
-    height: int
-    num_frames: int
+    width: Count
+    height: Count
+    num_frames: Count
     shards: tuple[Shard, ...]
 
     @property
@@ -58,16 +61,20 @@ class PairEntry:
         return self.width / self.height
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STORED)
 class ShardIndex:
-    """What the shards of a folder hold; `height` and `width` are of the stored frames, px."""
+    """What the shards of a folder hold; `height` and `width` are of the stored frames, px.
 
-    folder: Path
-    height: int
-    width: int
-    manifest_digest: str
-    flow: dict[str, object]
+    The folder is where the index was found; all the rest is what the file says.
+    """
+
+    height: Count
+    width: Count
+    manifest_digest: Sha256
+    flow: FlowParams
     pairs: tuple[PairEntry, ...]
+    folder: Path = Path()
+    layout: Literal[2] = _LAYOUT
 
     def of_split(self, split: Split) -> tuple[PairEntry, ...]:
         return tuple(pair for pair in self.pairs if pair.split == split)
@@ -77,12 +84,12 @@ class ShardIndex:
         return hashlib.sha256(self._to_json().encode()).hexdigest()
 
     def save(self) -> None:
-        (self.folder / INDEX_NAME).write_text(self._to_json(), encoding="utf-8")
+        with whole_or_absent(self.folder / INDEX_NAME) as partial:
+            partial.write_text(self._to_json(), encoding="utf-8")
 
     def _to_json(self) -> str:
-        tree = dataclasses.asdict(self)
-        del tree["folder"]
-        return json.dumps({"layout": _LAYOUT, **tree}, indent=1, sort_keys=True) + "\n"
+        tree = _INDEX.dump_python(self, mode="json", exclude={"folder"})
+        return json.dumps(tree, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def load(cls, folder: Path) -> ShardIndex:
@@ -93,21 +100,17 @@ class ShardIndex:
         """
         path = folder / INDEX_NAME
         try:
-            tree = json.loads(path.read_text(encoding="utf-8"))
-            layout = tree.pop("layout")
-            if layout != _LAYOUT:
-                raise ShardError(
-                    f"{path}: layout {layout}, expected {_LAYOUT}; run the flow stage again"
-                )
-            pairs = tuple(
-                PairEntry(**{**pair, "shards": tuple(Shard(**shard) for shard in pair["shards"])})
-                for pair in tree.pop("pairs")
-            )
-            return cls(folder=folder, pairs=pairs, **tree)
+            return dataclasses.replace(_INDEX.validate_json(path.read_bytes()), folder=folder)
         except FileNotFoundError:
             raise ShardError(f"{path}: no index; run the flow stage first") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ShardError(f"{path}: damaged index ({error}); run the flow stage again") from None
+        except ValidationError as error:
+            raise ShardError(
+                f"{path}: damaged index or one of another version ({first_problem(error)}); "
+                "run the flow stage again"
+            ) from None
+
+
+_INDEX = TypeAdapter(ShardIndex)
 
 
 def content_key(pair: VideoPair, params: FlowParams) -> str:
@@ -124,7 +127,7 @@ def content_key(pair: VideoPair, params: FlowParams) -> str:
 
 
 def write_shards(
-    frames: Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]],
+    frames: Iterator[tuple[Image, Image, NDArray[np.float32]]],
     folder: Path,
     *,
     params: FlowParams,
@@ -203,7 +206,7 @@ def new_index(folder: Path, manifest: Manifest, params: FlowParams, pairs: list[
         height=params.height,
         width=params.width,
         manifest_digest=manifest.digest(),
-        flow=params.model_dump(),
+        flow=params,
         pairs=tuple(pairs),
     ).save()
 
@@ -217,7 +220,7 @@ class ShardReader:
 
     def read(
         self, pair: PairEntry, first_frame: int, num_frames: int
-    ) -> dict[str, NDArray[np.uint8] | NDArray[np.int16]]:
+    ) -> dict[str, Image | NDArray[np.int16]]:
         """Frames of one pair.
 
         Args:
@@ -238,7 +241,7 @@ class ShardReader:
                 f"it has {pair.num_frames}"
             )
         height, width = self._index.height, self._index.width
-        out: dict[str, NDArray[np.uint8] | NDArray[np.int16]] = {
+        out: dict[str, Image | NDArray[np.int16]] = {
             "unstable": np.empty((num_frames, height, width, 3), np.uint8),
             "stable": np.empty((num_frames, height, width, 3), np.uint8),
             "flow": np.empty((num_frames, height, width, 2), np.int16),

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-Image: TypeAlias = NDArray[np.uint8] | NDArray[np.floating]
+from deepstab.image import Image
+
+AnyImage: TypeAlias = Image | NDArray[np.floating]
 """(H, W) or (H, W, channels); uint8 in [0, 255] or float, in [0, 1] unless a range is given."""
 
 # structural_similarity's default sliding window, px.
@@ -23,7 +25,7 @@ _ROUNDING_PSNR_DB = 10 * math.log10(255**2 * 12)
 _RANGE_SLACK = 0.25
 
 
-def psnr(image: Image, reference: Image, *, data_range: float | None = None) -> float:
+def psnr(image: AnyImage, reference: AnyImage, *, data_range: float | None = None) -> float:
     """Peak signal-to-noise ratio, computed in float64 so that uint8 cannot wrap around.
 
     Args:
@@ -44,7 +46,7 @@ def psnr(image: Image, reference: Image, *, data_range: float | None = None) -> 
 
 
 def cropped_ssim(
-    image: Image, reference: Image, *, border: float, data_range: float | None = None
+    image: AnyImage, reference: AnyImage, *, border: float, data_range: float | None = None
 ) -> float:
     """Structural similarity of the center, after cutting the border that a warp leaves empty.
 
@@ -85,7 +87,7 @@ def cropped_ssim(
     )
 
 
-def interframe_psnr(frames: Iterable[NDArray[np.uint8]]) -> float:
+def interframe_psnr(frames: Iterable[Image]) -> float:
     """Mean PSNR between consecutive frames (the field's inter-frame transformation fidelity).
 
     Two frames are held at a time. Repeated frames count as 58.9 dB, the PSNR of rounding to
@@ -106,7 +108,7 @@ def interframe_psnr(frames: Iterable[NDArray[np.uint8]]) -> float:
     return math.fsum(values) / len(values)
 
 
-def black_pixel_fraction(frame: NDArray[np.uint8], *, threshold: int = 4) -> float:
+def black_pixel_fraction(frame: Image, *, threshold: int = 4) -> float:
     """Fraction of the frame that is black border: dark pixels connected to the frame's edge.
 
     Dark objects inside the picture do not count, only areas that reach the edge. A night sky or
@@ -137,7 +139,7 @@ def black_pixel_fraction(frame: NDArray[np.uint8], *, threshold: int = 4) -> flo
     return float(np.mean(touching[areas]))
 
 
-def _checked_range(image: Image, reference: Image, data_range: float | None) -> float:
+def _checked_range(image: AnyImage, reference: AnyImage, data_range: float | None) -> float:
     if image.shape != reference.shape:
         raise ValueError(f"images differ in shape: {image.shape} and {reference.shape}")
     if image.ndim not in (2, 3) or image.size == 0:

@@ -15,8 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-WORKING_WIDTH_PX = 640
-"""Lengths are reported at this width; wider frames are shrunk to it, others are not enlarged."""
+from deepstab.image import REFERENCE_WIDTH_PX, Image
 
 # SIFT doubles its image first: at 320 px it costs a quarter and Lucas-Kanade restores precision.
 _DETECTION_WIDTH_PX = 320
@@ -48,7 +47,7 @@ class Features:
         px_per_pixel: (2,) working px per pixel of `gray`, for x and y.
     """
 
-    gray: NDArray[np.uint8]
+    gray: Image
     pixels: Points
     descriptors: NDArray[np.float32]
     px_per_pixel: NDArray[np.float64]
@@ -76,7 +75,7 @@ UNTRACKED = Motion(0.0, 0.0, 0.0, 0.0, tracked=False)
 """No motion, where none could be measured."""
 
 
-def detect_features(frame: NDArray[np.uint8]) -> Features:
+def detect_features(frame: Image) -> Features:
     """Find and describe the SIFT features of a frame.
 
     Args:
@@ -94,7 +93,7 @@ def detect_features(frame: NDArray[np.uint8]) -> Features:
         raise ValueError(f"frame must be (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
     height, width = frame.shape[:2]
     luminance = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-    gray = _shrink(luminance, WORKING_WIDTH_PX)
+    gray = _shrink(luminance, REFERENCE_WIDTH_PX)
     small = _shrink(gray, _DETECTION_WIDTH_PX)
     sift = cv2.SIFT.create(
         nfeatures=_MAX_FEATURES,
@@ -111,7 +110,7 @@ def detect_features(frame: NDArray[np.uint8]) -> Features:
         gray=gray,
         pixels=pixels.astype(np.float32),
         descriptors=(descriptors / np.maximum(lengths, 1e-6)).astype(np.float32),
-        px_per_pixel=np.array([width, height]) / gray_size * (WORKING_WIDTH_PX / width),
+        px_per_pixel=np.array([width, height]) / gray_size * (REFERENCE_WIDTH_PX / width),
     )
 
 
@@ -162,7 +161,7 @@ def estimate_homography(source: Features, target: Features) -> NDArray[np.float6
     return None if fit is None else fit[0]
 
 
-def _shrink(gray: NDArray[np.uint8], width_px: int) -> NDArray[np.uint8]:
+def _shrink(gray: Image, width_px: int) -> Image:
     height, width = gray.shape
     if width <= width_px:
         return gray
@@ -185,9 +184,7 @@ def _match(first: Features, second: Features) -> tuple[Points, Points]:
     return first.pixels[keep], second.pixels[nearest[keep]]
 
 
-def _refine(
-    first: NDArray[np.uint8], second: NDArray[np.uint8], before: Points, after: Points
-) -> tuple[Points, Points]:
+def _refine(first: Image, second: Image, before: Points, after: Points) -> tuple[Points, Points]:
     if not len(before):
         return before, after
     refined, found, _ = cv2.calcOpticalFlowPyrLK(

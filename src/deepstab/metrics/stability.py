@@ -15,9 +15,9 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
+from deepstab.image import REFERENCE_WIDTH_PX, Image
 from deepstab.metrics.image import black_pixel_fraction, interframe_psnr
 from deepstab.metrics.motion import (
-    WORKING_WIDTH_PX,
     Features,
     Motion,
     detect_features,
@@ -151,7 +151,7 @@ def stability_score(path: CameraPath) -> float:
     num_frames = len(path.angle_rad)
     if num_frames < MIN_FRAMES:
         raise ValueError(f"stability needs at least {MIN_FRAMES} frames, got {num_frames}")
-    edge_px = path.angle_rad * (WORKING_WIDTH_PX / 2)
+    edge_px = path.angle_rad * (REFERENCE_WIDTH_PX / 2)
     signals = np.column_stack([path.shift_px, edge_px])
     length = min(num_frames, STABILITY_FRAMES)
     starts = [*range(0, num_frames - length, length), num_frames - length]
@@ -197,7 +197,7 @@ def distortion_values(homographies: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(singular[:, 1] / singular[:, 0], dtype=np.float64)
 
 
-def measure_video(frames: Iterable[NDArray[np.uint8]]) -> VideoMeasures:
+def measure_video(frames: Iterable[Image]) -> VideoMeasures:
     """Measure one video.
 
     Args:
@@ -212,9 +212,7 @@ def measure_video(frames: Iterable[NDArray[np.uint8]]) -> VideoMeasures:
     return meter.result()
 
 
-def score_video(
-    input_frames: Iterable[NDArray[np.uint8]], output_frames: Iterable[NDArray[np.uint8]]
-) -> StabilityScore:
+def score_video(input_frames: Iterable[Image], output_frames: Iterable[Image]) -> StabilityScore:
     """Score a stabilized video against its input, reading both in lockstep.
 
     Args:
@@ -229,8 +227,8 @@ def score_video(
 
 
 def score_videos(
-    input_frames: Iterable[NDArray[np.uint8]],
-    outputs: Sequence[Iterable[NDArray[np.uint8]]],
+    input_frames: Iterable[Image],
+    outputs: Sequence[Iterable[Image]],
 ) -> list[StabilityScore]:
     """Score several stabilized videos of one input, which is measured once.
 
@@ -281,12 +279,12 @@ class _Meter:
     """Takes a video frame by frame and keeps numbers, and the last frame, only."""
 
     def __init__(self) -> None:
-        self._last: tuple[NDArray[np.uint8], Features] | None = None
+        self._last: tuple[Image, Features] | None = None
         self._motions: list[Motion] = []
         self._psnr_db: list[float] = []
         self._black: list[float] = []
 
-    def add(self, frame: NDArray[np.uint8]) -> Features:
+    def add(self, frame: Image) -> Features:
         features = detect_features(frame)
         self._black.append(black_pixel_fraction(frame))
         if self._last is not None:

@@ -1,124 +1,64 @@
-"""A bounded queue between two threads that either of them can end."""
+"""Work done in a thread of its own, a few items ahead of who takes the results."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
-from threading import Condition, Thread
-from typing import Generic, TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import repeat, takewhile
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-# Items made ahead: enough to even out.
+# Items between two threads: enough to even out, little enough to hold in memory at 4K.
 _AHEAD = 8
+_END: Any = object()
 
 
-class ClosedError(Exception):
-    """The other side will neither send nor take anything any more."""
+def in_thread(
+    function: Callable[[Item], Result], items: Iterable[Item], *, name: str
+) -> Generator[Result, None, None]:
+    """Call a function for one item after another, in a thread that is some items behind.
+
+    No thread is left when the generator ends, is closed, or either side fails.
+
+    Args:
+        function: called in the thread.
+        items: taken by whoever takes the results, at most a few more than were worked on.
+        name: of the thread.
+
+    Yields:
+        The results in order; an error of the function is raised in the place of its result.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(1, name) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) == _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-class Channel(Generic[Item]):
-    """A bounded queue with one sender and one receiver, neither of which waits for a dead peer."""
-
-    def __init__(self, capacity: int) -> None:
-        """Create an open channel.
-
-        Args:
-            capacity: items that may wait; `put` blocks above.
-        """
-        self._capacity = capacity
-        self._items: deque[Item] = deque()
-        self._changed = Condition()
-        self._is_closed = False
-        self._is_canceled = False
-        self._error: BaseException | None = None
-
-    @property
-    def error(self) -> BaseException | None:
-        """The error the sender closed with."""
-        return self._error
-
-    def put(self, item: Item) -> None:
-        """Send an item, waiting for room.
-
-        Raises:
-            ClosedError: the channel was closed or canceled.
-        """
-        with self._changed:
-            while len(self._items) >= self._capacity and not self._is_closed:
-                self._changed.wait()
-            if self._is_closed:
-                raise ClosedError
-            self._items.append(item)
-            self._changed.notify_all()
-
-    def close(self, error: BaseException | None = None) -> None:
-        """Send no more; the receiver gets what is waiting, then the end or `error`."""
-        with self._changed:
-            if not self._is_closed:
-                self._is_closed = True
-                self._error = error
-                self._changed.notify_all()
-
-    def cancel(self) -> None:
-        """Drop what is waiting and end both sides at once."""
-        with self._changed:
-            self._is_closed = True
-            self._is_canceled = True
-            self._items.clear()
-            self._changed.notify_all()
-
-    def __iter__(self) -> Iterator[Item]:
-        """Receive items until the sender closes.
-
-        Raises:
-            ClosedError: the channel was canceled.
-            BaseException: the error the sender closed with.
-        """
-        while True:
-            with self._changed:
-                while not self._items and not self._is_closed:
-                    self._changed.wait()
-                if self._is_canceled:
-                    raise ClosedError
-                if not self._items:
-                    if self._error is not None:
-                        raise self._error
-                    return
-                item = self._items.popleft()
-                self._changed.notify_all()
-            yield item
-
-
-def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
+def ahead(items: Iterator[Item], *, name: str = "deepstab-ahead") -> Generator[Item, None, None]:
     """Make items in a thread of their own, a few ahead of who takes them.
 
     Args:
-        items: iterated, and closed, in that thread.
+        items: iterated in that thread, and closed when it has ended.
+        name: of the thread.
 
     Yields:
         The same items; an error among them is raised in its place.
     """
-    channel: Channel[Item] = Channel(_AHEAD)
-
-    def send() -> None:
-        try:
-            for item in items:
-                channel.put(item)
-        except ClosedError:
-            pass  # Nobody wants more.
-        except BaseException as error:
-            channel.close(error)
-        else:
-            channel.close()
-        finally:
-            if isinstance(items, Generator):
-                items.close()
-
-    thread = Thread(target=send, name="deepstab-ahead")
-    thread.start()
+    made = in_thread(lambda _: next(items, _END), repeat(None), name=name)
     try:
-        yield from channel
+        with closing(made):
+            yield from takewhile(lambda item: item is not _END, made)
     finally:
-        channel.cancel()
-        thread.join()
+        if isinstance(items, Generator):
+            items.close()

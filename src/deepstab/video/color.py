@@ -18,8 +18,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Frame = npt.NDArray[np.uint8]
-Planes = tuple[Frame, Frame, Frame]
+from deepstab.image import Image
+
+Planes = tuple[Image, Image, Image]
 
 # Code points of ITU-T H.273, which libav shares.
 _MATRIX_RGB = 0
@@ -102,7 +103,7 @@ def tags_of(frame: av.VideoFrame, codec_name: str) -> ColorTags:
     )
 
 
-def to_rgb(frame: av.VideoFrame, tags: ColorTags, size: tuple[int, int] | None = None) -> Frame:
+def to_rgb(frame: av.VideoFrame, tags: ColorTags, size: tuple[int, int] | None = None) -> Image:
     """Convert a decoded frame to RGB.
 
     Args:
@@ -165,7 +166,7 @@ def from_planes(planes: Planes, tags: ColorTags, pixel_format: str) -> av.VideoF
     return _tagged(frame, tags)
 
 
-def to_yuv(rgb: Frame, tags: ColorTags, pixel_format: str) -> av.VideoFrame:
+def to_yuv(rgb: Image, tags: ColorTags, pixel_format: str) -> av.VideoFrame:
     """Convert an RGB frame to a tagged YUV frame, ready to encode.
 
     Args:
@@ -217,21 +218,21 @@ def _as_planar_8bit(frame: av.VideoFrame) -> av.VideoFrame:
     return frame.reformat(format=name, threads=1)
 
 
-def _plane(frame: av.VideoFrame, index: int) -> Frame:
+def _plane(frame: av.VideoFrame, index: int) -> Image:
     """View the samples of one plane, (height, width), without copying."""
     plane = frame.planes[index]
     rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, abs(plane.line_size))
     return rows[: plane.height, : plane.width]
 
 
-def _resize(image: Frame, size: tuple[int, int]) -> Frame:
+def _resize(image: Image, size: tuple[int, int]) -> Image:
     """Resize to (width, height), by area when shrinking, so that nothing aliases."""
     shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
 
 
-def _replicate(chroma: Frame, height: int, width: int) -> Frame:
+def _replicate(chroma: Image, height: int, width: int) -> Image:
     """Repeat chroma samples to (height, width); the last of an odd side covers one pixel."""
     if chroma.shape == (height, width):
         return chroma
@@ -250,7 +251,7 @@ def _effective(tags: ColorTags, height: int) -> tuple[int, bool]:
 
 
 @cache
-def _limited_to_full() -> Frame:
+def _limited_to_full() -> Image:
     """Tabulate the full-range value of every limited-range luma sample, (256,) uint8."""
     values = (np.arange(256) - 16.0) * (255.0 / 219.0)
     return np.rint(values).clip(0, 255).astype(np.uint8)

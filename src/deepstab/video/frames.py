@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from deepstab.video import color
+from deepstab.image import Image
 from deepstab.video.reader import VideoReader
 
 
@@ -73,7 +73,7 @@ def read_comment(path: Path) -> str:
         return tags.get("comment", "")
 
 
-def read_frames(path: Path, *, size: tuple[int, int] | None = None) -> Iterator[color.Frame]:
+def read_frames(path: Path, *, size: tuple[int, int] | None = None) -> Iterator[Image]:
     """Decode the frames of a video one by one.
 
     Args:

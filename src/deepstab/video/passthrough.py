@@ -10,10 +10,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
+from av.sidedata.sidedata import SideData
 from av.stream import Discard, Disposition
 
-from deepstab.video.reader import VideoReader
-from deepstab.video.writer import FORMATS
+from deepstab.video.reader import DecodedFrame, VideoReader
+from deepstab.video.writer import FORMATS, format_for
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,29 @@ class Passthrough:
                 packet.stream.type,
             )
         queue.append(packet)
+
+    def keep_display(self, first: DecodedFrame, stream: av.VideoStream, path: Path) -> None:
+        """Let a player show the new video stream as it shows the old one.
+
+        Args:
+            first: frame of the old stream, which holds its rotation.
+            stream: of the output, before its header is written.
+            path: the output's name; a format that cannot mirror is named in a warning in the log.
+        """
+        source = self._reader.stream
+        if source.sample_aspect_ratio:
+            stream.codec_context.sample_aspect_ratio = source.sample_aspect_ratio
+        matrix = first.image.side_data.get("DISPLAYMATRIX")
+        if isinstance(matrix, SideData):
+            display = np.frombuffer(bytes(matrix), np.int32).astype(float)
+            stream.set_display_matrix([int(value) for value in display])
+            is_mirrored = display[0] * display[4] < display[1] * display[3]
+            if is_mirrored and format_for(path) == "matroska":
+                logger.warning(
+                    "%s: Matroska cannot mirror a picture as %s does", path, self._reader.path
+                )
+        stream.metadata.update(_kept_tags(source))
+        stream.disposition = source.disposition
 
     def add_streams(self, container: av.container.OutputContainer, path: Path) -> None:
         """Add a stream to `container` for each one it can carry, and copy tags and chapters.
@@ -134,7 +159,7 @@ class Passthrough:
         return packet
 
 
-def kept_stream_tags(stream: av.stream.Stream) -> dict[str, str]:
+def _kept_tags(stream: av.stream.Stream) -> dict[str, str]:
     """Return the tags of a stream that still hold for a copy of it."""
     return {
         key: value
@@ -169,6 +194,6 @@ def _add_copy(
     container: av.container.OutputContainer, stream: av.stream.Stream
 ) -> av.stream.Stream:
     copy = container.add_stream_from_template(stream, opaque=True)
-    copy.metadata.update(kept_stream_tags(stream))
+    copy.metadata.update(_kept_tags(stream))
     copy.disposition = Disposition(stream.disposition)
     return copy

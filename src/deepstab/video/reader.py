@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 import av
 
 from deepstab.errors import VideoError
+from deepstab.image import Image
 from deepstab.video import color
+from deepstab.video.headers import declared_size
 
 # A file is opened, never a network address that a playlist inside it may name.
 _CONTAINER_OPTIONS = {"protocol_whitelist": "file"}
@@ -180,7 +181,7 @@ class VideoReader:
         except ValueError as error:
             raise VideoError(f"video {self.path}: {error}") from None
 
-    def to_rgb(self, frame: DecodedFrame, size: tuple[int, int] | None = None) -> color.Frame:
+    def to_rgb(self, frame: DecodedFrame, size: tuple[int, int] | None = None) -> Image:
         """Convert a frame to (height, width, 3) uint8 RGB, resized to (width, height) if given.
 
         Raises:
@@ -202,9 +203,9 @@ class VideoReader:
         where = f"video {self.path} is cut short after frame {num_frames - 1}"
         remedy = "replace the file"
         size = self.path.stat().st_size
-        declared_size = _declared_size(self.path)
-        if declared_size is not None and declared_size > size + _SIZE_TOLERANCE:
-            raise VideoError(f"{where}: it has {size} of {declared_size} bytes; {remedy}")
+        whole_size = declared_size(self.path)
+        if whole_size is not None and whole_size > size + _SIZE_TOLERANCE:
+            raise VideoError(f"{where}: it has {size} of {whole_size} bytes; {remedy}")
         num_indexed = len(self.stream.index_entries)
         if num_indexed > progress.num_video_packets:
             raise VideoError(
@@ -278,33 +279,3 @@ def _main_stream(path: Path, container: av.container.InputContainer) -> av.Video
     if stream.codec_context is None:
         raise VideoError(f"video {path} has a codec that cannot be decoded; convert it to H.264")
     return stream
-
-
-def _declared_size(path: Path) -> int | None:
-    """Return the size in bytes that a Matroska or AVI header declares, None when it does not."""
-    with path.open("rb") as file:
-        magic = file.read(4)
-        if magic == b"RIFF":
-            size: int = struct.unpack("<I", file.read(4))[0]
-            return size + 8 if 0 < size < 0xFFFFFFFF else None
-        if magic != b"\x1a\x45\xdf\xa3":
-            return None
-        header_size = _read_ebml_size(file)
-        if header_size is None:
-            return None
-        file.seek(header_size, 1)
-        if file.read(4) != b"\x18\x53\x80\x67":  # the Segment, which holds all the rest
-            return None
-        segment_size = _read_ebml_size(file)
-        return None if segment_size is None else file.tell() + segment_size
-
-
-def _read_ebml_size(file: BinaryIO) -> int | None:
-    """Read a length of 1 to 8 bytes, None when it is marked unknown. Source: RFC 8794, 6."""
-    first = file.read(1)
-    if not first or not first[0]:
-        return None
-    num_bytes = 9 - first[0].bit_length()
-    rest = file.read(num_bytes - 1)
-    value = int.from_bytes(first + rest, "big") - (1 << 7 * num_bytes)
-    return None if value == (1 << 7 * num_bytes) - 1 else value

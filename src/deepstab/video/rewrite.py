@@ -6,21 +6,21 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from typing import Generic, Protocol, TypeVar
 
 import av
-import numpy as np
-from av.sidedata.sidedata import SideData
 
 from deepstab.errors import VideoError
+from deepstab.image import Image
 from deepstab.video import color
-from deepstab.video import writer as encoding
-from deepstab.video.ahead import Channel, ClosedError
-from deepstab.video.passthrough import Passthrough, kept_stream_tags
+from deepstab.video.ahead import ahead, in_thread
+from deepstab.video.encoder import EncoderSettings, H264Encoder, StreamFormat, pixel_format_for
+from deepstab.video.passthrough import Passthrough
 from deepstab.video.reader import DecodedFrame, VideoReader
+from deepstab.video.writer import as_video_error, output_container
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,6 @@ Picture = TypeVar("Picture")
 Encoded = TypeVar("Encoded", contravariant=True)
 Transform = Callable[[Iterator[Picture]], Iterator[Picture]]
 
-# Frames waiting between two threads: enough to even out, little enough to hold in memory at 4K.
-_QUEUE_LENGTH = 8
 # A constant, because the bytes x264 writes depend on it.
 _ENCODER_THREADS = 4
 # Formats that become 8-bit yuv420p without losing depth or color resolution.
@@ -56,18 +54,17 @@ class _Pixels(Generic[Picture]):
     """How pictures are handed to a transform and taken back."""
 
     read: Callable[[VideoReader, DecodedFrame], Picture]
-    encode: Callable[[encoding.H264Encoder], _Encode[Picture]]
+    encode: Callable[[H264Encoder], _Encode[Picture]]
 
 
 def rewrite_video(
     source: Path,
     destination: Path,
-    transform: Transform[color.Frame],
+    transform: Transform[Image],
     *,
     crf: int,
     preset: str,
     size: tuple[int, int] | None = None,
-    comment: str | None = None,
 ) -> int:
     """Pass the frames of a video through a function and keep all the rest.
 
@@ -90,7 +87,6 @@ def rewrite_video(
         crf: constant rate factor of x264, 0 (lossless) to 51 (worst).
         preset: speed of x264, "ultrafast" to "veryslow".
         size: (width, height) of the frames that `transform` yields, px; the input's when None.
-        comment: a line to add to the comment tag, below what it says already.
 
     Returns:
         The number of frames written.
@@ -101,8 +97,9 @@ def rewrite_video(
         ValueError: `transform` yields another number of frames, or a frame of another size.
     """
     pixels = _Pixels(VideoReader.to_rgb, lambda encoder: encoder.encode)
-    settings = encoding.EncoderSettings(crf=crf, preset=preset, num_threads=_ENCODER_THREADS)
-    return _rewrite(source, destination, transform, pixels, settings, size=size, comment=comment)
+    settings = EncoderSettings(crf=crf, preset=preset, num_threads=_ENCODER_THREADS)
+    with _opened(source, destination, settings, size=size) as ends:
+        return _run(ends, transform, pixels)
 
 
 def rewrite_planes(
@@ -118,28 +115,43 @@ def rewrite_planes(
 
     As `rewrite_video`, but `transform` gets and yields luma, blue and red chroma, each
     (height, width) uint8 of its own size, in the format that is written: what the file holds is
-    neither converted nor rounded, and in yuv420p it is half as much as RGB.
+    neither converted nor rounded, and in yuv420p it is half as much as RGB. A `comment` is added
+    to the comment tag as a line below what that says already.
     """
 
     def read(reader: VideoReader, frame: DecodedFrame) -> color.Planes:
-        written_format = encoding.pixel_format_for(frame.image.width, frame.image.height)
+        written_format = pixel_format_for(frame.image.width, frame.image.height)
         return color.to_planes(frame.image, reader.tags(frame), written_format)
 
     pixels = _Pixels(read, lambda encoder: encoder.encode_planes)
-    settings = encoding.EncoderSettings(crf=crf, preset=preset, num_threads=_ENCODER_THREADS)
-    return _rewrite(source, destination, transform, pixels, settings, size=None, comment=comment)
+    settings = EncoderSettings(crf=crf, preset=preset, num_threads=_ENCODER_THREADS)
+    with _opened(source, destination, settings, size=None) as ends:
+        if comment is not None:
+            _add_comment(ends.container, comment)
+        return _run(ends, transform, pixels)
 
 
-def _rewrite(
+@dataclass(frozen=True)
+class _Ends:
+    """The two ends of a rewrite: where frames come from, and where they go."""
+
+    reader: VideoReader
+    frames: Iterator[DecodedFrame]
+    passthrough: Passthrough
+    container: av.container.OutputContainer
+    encoder: H264Encoder
+    destination: Path
+
+
+@contextmanager
+def _opened(
     source: Path,
     destination: Path,
-    transform: Transform[Picture],
-    pixels: _Pixels[Picture],
-    settings: encoding.EncoderSettings,
+    settings: EncoderSettings,
     *,
     size: tuple[int, int] | None,
-    comment: str | None,
-) -> int:
+) -> Iterator[_Ends]:
+    """Open the input and the output, whose header is not written yet."""
     with VideoReader(source) as reader:
         if destination.exists() and destination.samefile(source):
             raise VideoError(
@@ -148,166 +160,109 @@ def _rewrite(
         passthrough = Passthrough(reader)
         frames = reader.decode(on_packet=passthrough.hold)
         first = next(frames)
-        with encoding.output_container(destination, time_base=reader.time_base) as container:
-            size = size or (first.image.width, first.image.height)
-            writer = _Writer(reader, first, passthrough, container, destination, settings, size)
-            if comment is not None:
-                _add_comment(container, comment)
-            return _run(reader, itertools.chain([first], frames), transform, writer, pixels)
+        size = size or (first.image.width, first.image.height)
+        with output_container(destination, time_base=reader.time_base) as container:
+            _warn_of_losses(reader.path, first.image, pixel_format_for(*size))
+            stream_format = StreamFormat(
+                width=size[0],
+                height=size[1],
+                time_base=reader.time_base,
+                frame_rate=reader.frame_rate,
+                tags=reader.tags(first),
+            )
+            encoder = H264Encoder(container, stream_format, settings)
+            passthrough.keep_display(first, encoder.stream, destination)
+            passthrough.add_streams(container, destination)
+            frames = itertools.chain([first], frames)
+            yield _Ends(reader, frames, passthrough, container, encoder, destination)
 
 
-def _run(
-    reader: VideoReader,
-    frames: Iterator[DecodedFrame],
-    transform: Transform[Picture],
-    writer: _Writer,
-    pixels: _Pixels[Picture],
-) -> int:
+def _run(ends: _Ends, transform: Transform[Picture], pixels: _Pixels[Picture]) -> int:
     """Decode, transform and encode in three threads; `transform` runs in the calling one."""
-    decoded: Channel[Picture] = Channel(_QUEUE_LENGTH)
-    finished: Channel[_Timed[Picture]] = Channel(_QUEUE_LENGTH)
-    times: deque[tuple[int, int]] = deque()
-    decoder = Thread(
-        target=_decode, args=(reader, frames, decoded, times, pixels), name="deepstab-decode"
+    shift = round(ends.passthrough.start_s / ends.reader.time_base)
+    encode = pixels.encode(ends.encoder)
+
+    def write(frame: _Timed[Picture]) -> None:
+        with as_video_error(ends.destination):
+            _mux(ends, encode(frame.picture, pts=frame.pts - shift, duration=frame.duration))
+
+    decoded = ahead(
+        (
+            _Timed(pixels.read(ends.reader, frame), frame.pts, frame.duration)
+            for frame in ends.frames
+        ),
+        name="deepstab-decode",
     )
-    encoder = Thread(target=writer.run, args=(finished, pixels), name="deepstab-encode")
-    given = _Counted(decoded)
-    transformed: Iterator[Picture] | None = None
+    with (
+        closing(decoded),
+        closing(_transformed(transform, _Given(decoded))) as transformed,
+        closing(in_thread(write, transformed, name="deepstab-encode")) as written,
+    ):
+        num_frames = sum(1 for _ in written)
+    with as_video_error(ends.destination):
+        _mux(ends, ends.encoder.flush())
+        ends.passthrough.release(ends.container)
+    return num_frames
+
+
+def _transformed(
+    transform: Transform[Picture], given: _Given[Picture]
+) -> Generator[_Timed[Picture], None, None]:
+    """Transform pictures, each of which keeps the time of the one it was made from."""
+    transformed = transform(given)
     num_frames = 0
     try:
-        decoder.start()
-        encoder.start()
-        transformed = transform(given)
         for picture in transformed:
-            if num_frames == given.count:
+            if not given.times:
                 raise ValueError(
                     f"transform yielded frame {num_frames} before reading it; "
                     "yield exactly one frame for each"
                 )
-            pts, duration = times.popleft()
-            finished.put(_Timed(picture, pts, duration))
+            yield _Timed(picture, *given.times.popleft())
             num_frames += 1
-        if next(given, None) is not None or num_frames < given.count:
+        if next(given, None) is not None or given.times:
             raise ValueError(
                 f"transform ended after {num_frames} frames while the video has more; "
                 "yield exactly one frame for each"
             )
-        if decoded.error is not None:
-            raise decoded.error
-        finished.close()
-        encoder.join()
-    except ClosedError:
-        pass  # The encoder failed; its own error is raised below.
+        if given.error is not None:
+            raise given.error
     finally:
-        decoded.cancel()
-        finished.cancel()
-        for thread in (decoder, encoder):
-            if thread.ident is not None:
-                thread.join()
         if isinstance(transformed, Generator):
             transformed.close()
-    if writer.error is not None:
-        raise writer.error
-    return num_frames
 
 
-def _decode(
-    reader: VideoReader,
-    frames: Iterator[DecodedFrame],
-    decoded: Channel[Picture],
-    times: deque[tuple[int, int]],
-    pixels: _Pixels[Picture],
-) -> None:
-    try:
-        for frame in frames:
-            times.append((frame.pts, frame.duration))
-            decoded.put(pixels.read(reader, frame))
-    except ClosedError:
-        pass  # Nobody wants more frames.
-    except BaseException as error:
-        decoded.close(error)
-    else:
-        decoded.close()
+class _Given(Iterator[Picture]):
+    """The pictures given to a transform, which cannot hide that decoding them failed.
 
+    Attributes:
+        times: time stamp and duration of those that were given and have not come back.
+        error: why there are no more, None at the end of the video.
+    """
 
-class _Counted(Iterator[Picture]):
-    """An iterator that knows how many frames it gave."""
-
-    def __init__(self, channel: Channel[Picture]) -> None:
-        self._frames = iter(channel)
-        self.count = 0
+    def __init__(self, decoded: Iterator[_Timed[Picture]]) -> None:
+        self._decoded = decoded
+        self.times: deque[tuple[int, int]] = deque()
+        self.error: Exception | None = None
 
     def __next__(self) -> Picture:
-        frame = next(self._frames)
-        self.count += 1
-        return frame
-
-
-class _Writer:
-    """The encoding end: pictures compressed, other streams released beside them."""
-
-    def __init__(
-        self,
-        reader: VideoReader,
-        first: DecodedFrame,
-        passthrough: Passthrough,
-        container: av.container.OutputContainer,
-        path: Path,
-        settings: encoding.EncoderSettings,
-        size: tuple[int, int],
-    ) -> None:
-        self.error: BaseException | None = None
-        self._path = path
-        self._container = container
-        self._passthrough = passthrough
-        self._shift = round(passthrough.start_s / reader.time_base)
-        image = first.image
-        width, height = size
-        _warn_of_losses(reader.path, image, encoding.pixel_format_for(width, height))
-        self._encoder = encoding.H264Encoder(
-            container,
-            width=width,
-            height=height,
-            time_base=reader.time_base,
-            frame_rate=reader.frame_rate,
-            tags=reader.tags(first),
-            settings=settings,
-        )
-        stream = self._encoder.stream
-        if reader.stream.sample_aspect_ratio:
-            stream.codec_context.sample_aspect_ratio = reader.stream.sample_aspect_ratio
-        matrix = image.side_data.get("DISPLAYMATRIX")
-        if isinstance(matrix, SideData):
-            display = np.frombuffer(bytes(matrix), np.int32).astype(float)
-            stream.set_display_matrix([int(value) for value in display])
-            is_mirrored = display[0] * display[4] < display[1] * display[3]
-            if is_mirrored and container.format.name == "matroska":
-                logger.warning("%s: Matroska cannot mirror a picture as %s does", path, reader.path)
-        stream.metadata.update(kept_stream_tags(reader.stream))
-        stream.disposition = reader.stream.disposition
-        passthrough.add_streams(container, path)
-
-    def run(self, finished: Channel[_Timed[Picture]], pixels: _Pixels[Picture]) -> None:
-        """Write what `finished` brings; what fails is kept in `error`."""
         try:
-            encode = pixels.encode(self._encoder)
-            with encoding.as_video_error(self._path):
-                for frame in finished:
-                    pts = frame.pts - self._shift
-                    self._mux(encode(frame.picture, pts=pts, duration=frame.duration))
-                self._mux(self._encoder.flush())
-                self._passthrough.release(self._container)
-        except ClosedError:
-            pass  # Given up; the reason is raised by who gave up.
-        except BaseException as error:
+            frame = next(self._decoded)
+        except StopIteration:
+            raise
+        except Exception as error:
             self.error = error
-            finished.cancel()
+            raise
+        self.times.append((frame.pts, frame.duration))
+        return frame.picture
 
-    def _mux(self, packets: list[av.Packet[av.VideoStream]]) -> None:
-        for packet in packets:
-            if packet.dts is not None:
-                self._passthrough.release(self._container, float(packet.dts * packet.time_base))
-            self._container.mux_one(packet)
+
+def _mux(ends: _Ends, packets: list[av.Packet[av.VideoStream]]) -> None:
+    """Write packets of the video, and what belongs beside them."""
+    for packet in packets:
+        if packet.dts is not None:
+            ends.passthrough.release(ends.container, float(packet.dts * packet.time_base))
+        ends.container.mux_one(packet)
 
 
 def _add_comment(container: av.container.OutputContainer, line: str) -> None:

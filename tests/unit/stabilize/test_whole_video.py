@@ -29,7 +29,7 @@ from deepstab.stabilize.whole_video import (
     warp_frame,
 )
 from deepstab.video.frames import probe, read_comment, read_frames
-from deepstab.video.rewrite import rewrite_video
+from deepstab.video.rewrite import rewrite_planes
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_the_output_says_which_weights_made_it(
     trained = dataclasses.replace(untrained, run_id="0123456789abcdef")
     wanted = Origin("0123456789abcdef", untrained.generator_sha256())
     plain, titled = shakiest(tiny_raw), tmp_path / f"titled{suffix}"
-    rewrite_video(
+    rewrite_planes(
         plain, titled, lambda frames: frames, crf=30, preset="ultrafast", comment="Über\nSee; 1"
     )
     for source, comment in ((plain, ""), (titled, "Über\nSee; 1\n")):

@@ -1,0 +1,128 @@
+"""Manifest and index: files whose bytes and digests stay, and what is refused in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deepstab.config import parse_params
+from deepstab.data.manifest import Manifest, Problem, VideoFile, VideoPair
+from deepstab.data.shards import INDEX_NAME, PairEntry, Shard, ShardIndex
+from deepstab.errors import DataError, ShardError
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    file = VideoFile("stable/é.mp4", "0" * 64, 20, 29.97003, 384, 216)
+    pair = VideoPair("é", "scène", "test", file, file, 20, "truth/é.npy")
+    return Manifest("auto", "folder", (pair,), (Problem("b", "cut \u2013 short", "left out"),))
+
+
+@pytest.fixture
+def index(tmp_path: Path, default_tree: dict[str, Any]) -> ShardIndex:
+    shard = Shard("é-000.arrow", "2" * 64, 0, 20)
+    return ShardIndex(
+        folder=tmp_path,
+        height=128,
+        width=128,
+        manifest_digest="1" * 64,
+        flow=parse_params(default_tree, origin="test").flow,
+        pairs=(PairEntry("é", "test", 384, 216, 20, (shard,)),),
+    )
+
+
+def test_digests_are_those_of_the_first_release(manifest: Manifest, index: ShardIndex) -> None:
+    # Anything else would throw away every cached data set and every resumable training.
+    assert manifest.digest().startswith("173fe73f24a0e3bf")
+    assert index.digest().startswith("4b052c5d08d86767")
+
+
+def test_files_say_all_there_is(manifest: Manifest, index: ShardIndex, tmp_path: Path) -> None:
+    manifest.save(tmp_path / "manifest.json")
+    index.save()
+    assert Manifest.load(tmp_path / "manifest.json") == manifest
+    assert ShardIndex.load(tmp_path) == index
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", INDEX_NAME}
+
+
+def changed(path: Path, keys: tuple[str | int, ...], value: object) -> None:
+    tree = json.loads(path.read_text())
+    inner: Any = tree
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path.write_text(json.dumps(tree))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("pairs",), None),
+        (("pairs",), {}),
+        (("pairs", 0), ["é"]),
+        (("pairs", 0, "num_frames"), -20),
+        (("pairs", 0, "num_frames"), "20"),
+        (("pairs", 0, "width"), 0),
+        (("pairs", 0, "split"), "tset"),
+        (("pairs", 0, "size"), 1),
+        (("pairs", 0, "shards", 0, "first_frame"), -1),
+        (("pairs", 0, "shards", 0, "sha256"), "abc"),
+        (("flow", "poly_n"), 6),
+        (("layout",), 1),
+        (("manifest_digest",), None),
+    ],
+)
+def test_absurd_values_of_the_index_are_one_line(
+    index: ShardIndex, keys: tuple[str | int, ...], value: object
+) -> None:
+    index.save()
+    changed(index.folder / INDEX_NAME, keys, value)
+    with pytest.raises(ShardError) as caught:
+        ShardIndex.load(index.folder)
+    assert_one_line(str(caught.value), keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("pairs",), None),
+        (("pairs", 0), []),
+        (("pairs", 0, "stable"), ["a.mp4"]),
+        (("pairs", 0, "stable", "frame_rate"), -1),
+        (("pairs", 0, "unstable", "width"), 384.5),
+        (("pairs", 0, "unstable", "sha256"), 7),
+        (("problems",), {}),
+        (("problems", 0, "action"), "ignored"),
+        (("source",), "auto"),
+        (("vgg19_sha256",), ""),
+    ],
+)
+def test_absurd_values_of_the_manifest_are_one_line(
+    manifest: Manifest, tmp_path: Path, keys: tuple[str | int, ...], value: object
+) -> None:
+    manifest.save(tmp_path / "manifest.json")
+    changed(tmp_path / "manifest.json", keys, value)
+    with pytest.raises(DataError) as caught:
+        Manifest.load(tmp_path / "manifest.json")
+    assert_one_line(str(caught.value), keys)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}"])
+@pytest.mark.parametrize("load", [lambda path: Manifest.load(path / INDEX_NAME), ShardIndex.load])
+def test_what_is_no_such_file_is_one_line(
+    tmp_path: Path, content: bytes, load: Callable[[Path], object]
+) -> None:
+    (tmp_path / INDEX_NAME).write_bytes(content)
+    with pytest.raises((DataError, ShardError), match="damaged") as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def assert_one_line(message: str, keys: tuple[str | int, ...]) -> None:
+    assert ".".join(map(str, keys)) in message
+    assert "\n" not in message
+    assert len(message) < 400

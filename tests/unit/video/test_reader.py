@@ -1,0 +1,153 @@
+"""A file that cannot be read to its end is an error that names the frame."""
+
+import re
+
+import av
+import numpy as np
+import pytest
+
+from deepstab.errors import VideoError
+from deepstab.video.frames import count_frames, probe, read_frames
+from deepstab.video.rewrite import rewrite_video
+from tests.unit.video.conftest import FAST, assert_nothing_left, identity, make_video, picture
+
+
+class TestUnreadable:
+    def test_missing(self, tmp_path):
+        with pytest.raises(VideoError, match=r"no\.mp4 does not exist"):
+            probe(tmp_path / "no.mp4")
+
+    def test_folder(self, tmp_path):
+        with pytest.raises(VideoError, match="is a folder"):
+            count_frames(tmp_path)
+
+    def test_empty(self, tmp_path):
+        (tmp_path / "a.mp4").touch()
+        with pytest.raises(VideoError, match=r"a\.mp4 is empty"):
+            next(read_frames(tmp_path / "a.mp4"))
+
+    @pytest.mark.parametrize(
+        "text", ["just words\n" * 50, "#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n"]
+    )
+    def test_text_with_a_video_name(self, tmp_path, text):
+        (tmp_path / "a.mp4").write_text(text)
+        with pytest.raises(VideoError, match=r"a\.mp4") as error:
+            next(read_frames(tmp_path / "a.mp4"))
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("with_cover", [False, True])
+    def test_sound_alone(self, tmp_path, with_cover):
+        path = tmp_path / "a.m4a"
+        with av.open(str(path), "w", format="mp4") as container:
+            sound = container.add_stream("aac", rate=44100)
+            cover = None
+            if with_cover:
+                cover = container.add_stream("mjpeg", rate=1)
+                cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+                cover.disposition = av.stream.Disposition.attached_pic
+            silence = np.zeros((2, 1024), dtype=np.float32)
+            for block in range(20):
+                chunk = av.AudioFrame.from_ndarray(silence, "fltp", "stereo")
+                chunk.sample_rate, chunk.pts = 44100, 1024 * block
+                container.mux(sound.encode(chunk))
+            container.mux(sound.encode())
+            if cover is not None:
+                image = av.VideoFrame.from_ndarray(picture(0, 32, 32), format="rgb24")
+                container.mux(cover.encode(image.reformat(format="yuvj420p")))
+                container.mux(cover.encode())
+        for call in (probe, count_frames):
+            with pytest.raises(VideoError, match="no video stream"):
+                call(path)
+
+    @pytest.mark.parametrize(
+        ("suffix", "options"),
+        [
+            (".mp4", {"movflags": "+faststart"}),
+            (".mp4", {"movflags": "+frag_keyframe+empty_moov"}),
+            (".mkv", {}),
+            (".avi", {}),
+        ],
+    )
+    @pytest.mark.parametrize("share", [0.5, 0.9])
+    def test_cut_short_names_the_frame(self, tmp_path, suffix, options, share):
+        whole = make_video(
+            tmp_path / f"whole{suffix}",
+            num_frames=60,
+            width=320,
+            height=240,
+            container_options=options,
+            codec="mpeg4" if suffix == ".avi" else "libx264",
+            options={"g": "10"},
+        )
+        path = tmp_path / f"cut{suffix}"
+        content = whole.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+        seen = []
+        with pytest.raises(VideoError, match=r"frame \d+") as error:
+            seen.extend(read_frames(path))
+        frame = int(re.search(r"frame (\d+)", str(error.value))[1])
+        assert frame in (len(seen) - 1, len(seen))
+        assert len(seen) < 60
+        assert str(path) in str(error.value)
+        with pytest.raises(VideoError, match=r"frame \d+"):
+            rewrite_video(path, tmp_path / "out.mp4", identity, **FAST)
+        assert_nothing_left(tmp_path, whole, path)
+
+    def test_cut_short_at_a_packet_boundary(self, tmp_path):
+        whole = make_video(tmp_path / "a.mp4", container_options={"movflags": "+faststart"})
+        with av.open(str(whole)) as container:
+            positions = [p.pos for p in container.demux(video=0) if p.size]
+        path = tmp_path / "cut.mp4"
+        path.write_bytes(whole.read_bytes()[: positions[30]])
+        with pytest.raises(VideoError, match=r"frame (29|30)\b"):
+            count_frames(path)
+
+    @pytest.mark.parametrize("num_lost", [1, 2, 5])
+    @pytest.mark.parametrize("filling", [0, 255])
+    def test_last_frames_overwritten(self, tmp_path, num_lost, filling):
+        path = make_video(tmp_path / "a.mp4", container_options={"movflags": "+faststart"})
+        with av.open(str(path)) as container:
+            packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+        content = bytearray(path.read_bytes())
+        for position, size in packets[-num_lost:]:
+            content[position : position + size] = bytes([filling]) * size
+        path.write_bytes(content)
+        with pytest.raises(VideoError, match=r"frame 3\d\b"):
+            count_frames(path)
+
+    def test_without_its_index(self, tmp_path):
+        whole = make_video(tmp_path / "a.mp4")
+        path = tmp_path / "cut.mp4"
+        path.write_bytes(whole.read_bytes()[:-400])
+        with pytest.raises(VideoError, match="cannot be opened"):
+            probe(path)
+
+    @pytest.mark.parametrize(
+        ("codec", "pixel_format", "suffix"),
+        [
+            ("libx264", "yuv420p", ".mp4"),
+            ("mpeg4", "yuv420p", ".mp4"),
+            ("mjpeg", "yuvj420p", ".avi"),
+        ],
+    )
+    def test_damage_inside_a_frame(self, tmp_path, codec, pixel_format, suffix):
+        path = make_video(
+            tmp_path / f"a{suffix}", codec=codec, pixel_format=pixel_format, width=320, height=240
+        )
+        with av.open(str(path)) as container:
+            packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+        content = bytearray(path.read_bytes())
+        position, size = packets[20]
+        noise = np.random.default_rng(3).integers(0, 256, size // 2, dtype=np.uint8)
+        content[position + size // 2 : position + size // 2 + len(noise)] = noise.tobytes()
+        path.write_bytes(content)
+        with pytest.raises(VideoError, match=r"frame (1[6-9]|2[0-4])\b"):
+            count_frames(path)
+
+    def test_size_that_changes(self, tmp_path):
+        first = make_video(tmp_path / "1.h264", num_frames=10)
+        second = make_video(tmp_path / "2.h264", num_frames=10, width=128)
+        path = tmp_path / "both.h264"
+        path.write_bytes(first.read_bytes() + second.read_bytes())
+        with pytest.raises(VideoError, match="changes size at frame 10, from 96x64 to 128x64"):
+            count_frames(path)
