@@ -16,6 +16,7 @@ from typing import Literal
 from deepstab.config import SplitParams
 from deepstab.errors import DataError
 
+MANIFEST_NAME = "manifest.json"
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 

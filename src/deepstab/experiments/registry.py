@@ -17,7 +17,7 @@ from typing import Any
 from deepstab.config import RegistryParams
 from deepstab.errors import RegistryError
 from deepstab.experiments.records import Record, Records
-from deepstab.tracking.model import CHECKPOINT_PATH
+from deepstab.tracking import names
 from deepstab.tracking.store import refusals
 
 CHAMPION = "champion"
@@ -132,7 +132,7 @@ def compare(value: float, champions: float, rule: RegistryParams) -> tuple[bool,
 
 
 def _check_comparable(record: Record, present: Record) -> None:
-    mine, theirs = (run.datasets.get("test", ("", ""))[1] for run in (record, present))
+    mine, theirs = (run.datasets.get(names.TEST_DATA, ("", ""))[1] for run in (record, present))
     if not mine or mine != theirs:
         raise RegistryError(
             f"run {record.run_id} was tested on other data (manifest {mine[:12] or 'unknown'}) "
@@ -142,7 +142,7 @@ def _check_comparable(record: Record, present: Record) -> None:
 
 
 def _measured(record: Record, rule: RegistryParams) -> float:
-    prefix = "test/stabilized/"
+    prefix = names.STABILIZED_PREFIX
     value = record.metrics.get(f"{prefix}{rule.metric}", math.nan)
     if not math.isfinite(value):
         known = sorted(n.removeprefix(prefix) for n in record.metrics if n.startswith(prefix))
@@ -211,7 +211,7 @@ def _download(records: Records, version: Any, folder: Path) -> Path:
 
     return Path(
         download_artifacts(
-            artifact_uri=f"models:/{version.name}/{version.version}/{CHECKPOINT_PATH}",
+            artifact_uri=f"models:/{version.name}/{version.version}/{names.MODEL_CHECKPOINT_FILE}",
             dst_path=str(folder),
             tracking_uri=records.uri,
             registry_uri=records.uri,

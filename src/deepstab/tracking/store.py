@@ -25,6 +25,7 @@ from typing import Any
 from filelock import FileLock
 
 from deepstab.errors import TrackingError
+from deepstab.tracking import names
 from deepstab.tracking.model import send_model
 from deepstab.tracking.outbox import Point, Status, Tag
 from deepstab.tracking.provenance import read_provenance
@@ -160,7 +161,7 @@ def attach_run(
             yield run
     else:
         _log.info("run %s cannot continue at %s: a new one is opened", run_id, store.shown_uri)
-        tags = {"deepstab.trained_in": run_id, **(tags or {})}
+        tags = {names.TRAINED_IN_TAG: run_id, **(tags or {})}
         with start_run(
             experiment=experiment,
             root=root,
@@ -247,7 +248,7 @@ class _Store:
             source=json.dumps({"url" if is_url else "uri": source}),
             profile=json.dumps({"sha256": sha256}),
         )
-        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
+        inputs = [DatasetInput(dataset, [InputTag(names.CONTEXT_TAG, context)])]
         with refusals(self.uri):
             self._client.log_inputs(run_id, inputs)
 
