@@ -9,7 +9,6 @@ from pathlib import Path
 
 import yaml
 
-import deepstab
 from deepstab.config import Params
 from deepstab.data.shards import ShardIndex
 
@@ -23,17 +22,24 @@ PACKAGE_PARTS = (
     "trajectory.py",
     "training",
 )
+_PACKAGE = Path(__file__).parent.parent
 _CODE = ("src/", "stages/")
 
 
-def fingerprint(params: Params, index: ShardIndex) -> str:
-    """SHA-256 of all that decides a training: parameters, shards and code."""
+def fingerprint(params: Params, index: ShardIndex, *, package: Path = _PACKAGE) -> str:
+    """SHA-256 of all that decides a training: parameters, shards and code.
+
+    Args:
+        params: all parameters.
+        index: the shards.
+        package: as for `training_code`; by default the package that runs.
+    """
     digest = hashlib.sha256()
     sections = params.model_dump(include={"seed", "model", "loss", "train", "evaluate"})
     digest.update(json.dumps(sections, sort_keys=True).encode())
     for pair in index.pairs:
         digest.update("".join(shard.sha256 for shard in pair.shards).encode())
-    for path in training_code(Path(deepstab.__file__).parent):
+    for path in training_code(package):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
