@@ -12,7 +12,7 @@ from typing import Any
 
 from deepstab.errors import TrackingError
 from deepstab.tracking import names
-from deepstab.tracking.store import connect, refusals, shown, tracking_uri
+from deepstab.tracking.connection import connect, refusals, shown, tracking_uri
 
 _MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
 

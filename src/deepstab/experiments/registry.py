@@ -18,7 +18,7 @@ from deepstab.config import RegistryParams
 from deepstab.errors import RegistryError
 from deepstab.experiments.records import Record, Records
 from deepstab.tracking import names
-from deepstab.tracking.store import refusals
+from deepstab.tracking.connection import refusals
 
 CHAMPION = "champion"
 _URI = re.compile(

@@ -16,13 +16,10 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from deepstab.tracking import names
 from deepstab.tracking.outbox import Destination, Outbox, Status, now_ms
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Plain = str | int | float | bool | list[str]
 
@@ -110,9 +107,6 @@ class Tracker:
             OSError: the folder cannot be copied.
         """
 
-    def log_figure(self, figure: Figure, artifact: str) -> None:
-        """Record a matplotlib figure as an artifact, e.g. `plots/path.png`."""
-
     def flush(self) -> bool:
         """Send what waits; whether everything was sent."""
         return True
@@ -158,9 +152,6 @@ class Run(Tracker):
 
     def log_model(self, folder: Path) -> None:
         self._outbox.put_model(folder)
-
-    def log_figure(self, figure: Figure, artifact: str) -> None:
-        self._outbox.put(artifact, figure.savefig)
 
     def flush(self) -> bool:
         uri = self._store.shown_uri
