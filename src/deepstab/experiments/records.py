@@ -14,7 +14,8 @@ from deepstab.errors import TrackingError
 from deepstab.tracking import names
 from deepstab.tracking.connection import connect, refusals, shown, tracking_uri
 
-_MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
+# MLflow's codes for what is not there.
+MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Records:
             try:
                 return _record(self.client.get_run(run))
             except MlflowException as error:
-                if error.error_code not in _MISSING:
+                if error.error_code not in MISSING:
                     raise
             named = self._named(run)
         if not named:

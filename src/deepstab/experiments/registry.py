@@ -16,7 +16,7 @@ from typing import Any
 
 from deepstab.config import RegistryParams
 from deepstab.errors import RegistryError
-from deepstab.experiments.records import Record, Records
+from deepstab.experiments.records import MISSING, Record, Records
 from deepstab.tracking import names
 from deepstab.tracking.connection import refusals
 
@@ -25,7 +25,6 @@ _URI = re.compile(
     r"runs:/(?P<run>[\w-]+)"
     r"|models:/(?P<name>[^/@]+)(@(?P<alias>[\w-]+)|/(?P<version>\d+))"
 )
-_MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ def _find_version(
                 return records.client.get_model_version_by_alias(name, alias)
             return records.client.get_model_version(name, number)
         except MlflowException as error:
-            if error.error_code in _MISSING:
+            if error.error_code in MISSING:
                 return None
             raise
 
