@@ -21,12 +21,8 @@ def main() -> None:
     manifest = prepare_data(
         args.out, params=params.data, seed=params.seed, vgg_weights=params.loss.vgg_weights
     )
-    remember_duration(
-        "download",
-        time.monotonic() - started,
-        digest=manifest.digest(),
-        scratch=project_root() / ".scratch",
-    )
+    duration_s, scratch = time.monotonic() - started, project_root() / ".scratch"
+    remember_duration("download", duration_s, digest=manifest.digest(), scratch=scratch)
     counts = ", ".join(f"{count} {name}" for name, count in manifest.counts().items())
     print(f"download: {manifest.source}: {counts}")
 

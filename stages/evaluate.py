@@ -5,9 +5,8 @@ import time
 from pathlib import Path
 
 from deepstab.config import flatten, load_params
-from deepstab.data.manifest import Manifest
+from deepstab.data.manifest import MANIFEST_NAME, Manifest
 from deepstab.data.shards import ShardIndex
-from deepstab.data.sources import MANIFEST_NAME
 from deepstab.errors import run_stage
 from deepstab.evaluation import page, plots, tables
 from deepstab.evaluation.measure import ROWS, evaluate_pair, mean_measures
@@ -16,9 +15,9 @@ from deepstab.models import checkpoints
 from deepstab.progress import progress
 from deepstab.tracking.lockfile import read_lock
 from deepstab.tracking.model import log_generator
+from deepstab.tracking.names import BEST_NAME, LOCK_FILE, PARAMS_FILE
 from deepstab.tracking.provenance import read_provenance
 from deepstab.tracking.store import attach_run, project_root
-from deepstab.training.loop import BEST_NAME
 
 # Of the input and the baseline, MLflow's charts get these alone; the report has all.
 _COMPARED = ("psnr", "cropped_ssim", "jitter_px", "stability")
@@ -47,6 +46,7 @@ def main() -> None:
         root=root,
         outbox=root / ".scratch" / "outbox",
     ) as tracker:
+        tracker.log_text(args.params.read_bytes().decode(), PARAMS_FILE)
         entries = {entry.name: entry for entry in index.pairs}
         results = []
         test = manifest.of_split("test")
@@ -118,7 +118,7 @@ def main() -> None:
         if params.tracking.log_model:
             log_generator(tracker, generator, network=checkpoint.params, checkpoint=best)
         if lock := read_lock(Path("dvc.lock"), checkpoint=best):
-            tracker.log_text(lock, "dvc/dvc.lock")
+            tracker.log_text(lock, LOCK_FILE)
         tracker.log_metrics({"duration_s/evaluate": time.monotonic() - started}, step=0)
     print(summary, end="")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from deepstab.errors import run_stage
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import SHIPPED, export_weights
-from deepstab.training.loop import BEST_NAME
+from deepstab.tracking.names import BEST_NAME
 
 
 def main() -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from deepstab.config import load_params
 from deepstab.data.flow_cache import fill_cache
-from deepstab.data.manifest import Manifest
+from deepstab.data.manifest import MANIFEST_NAME, Manifest
 from deepstab.data.shards import ShardIndex
-from deepstab.data.sources import MANIFEST_NAME
 from deepstab.errors import run_stage
 from deepstab.tracking.durations import remember_duration
 from deepstab.tracking.store import project_root
@@ -33,12 +32,8 @@ def main() -> None:
         scratch=scratch / "flow",
         params=params.flow,
     )
-    remember_duration(
-        "flow",
-        time.monotonic() - started,
-        digest=ShardIndex.load(args.out).digest(),
-        scratch=scratch,
-    )
+    duration_s, digest = time.monotonic() - started, ShardIndex.load(args.out).digest()
+    remember_duration("flow", duration_s, digest=digest, scratch=scratch)
     print(f"flow: {computed} pairs computed, {len(manifest.pairs) - computed} reused")
 
 

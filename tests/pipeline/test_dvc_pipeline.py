@@ -11,6 +11,7 @@ import yaml
 
 from deepstab.data.shards import ShardIndex, verify_shards
 from deepstab.models import checkpoints
+from deepstab.tracking.names import PARAMS_FILE
 from deepstab.video.frames import count_frames
 from tests.checkout import STAGES, Checkout
 from tests.conftest import ROOT, with_values
@@ -48,8 +49,7 @@ def test_outputs_are_valid(checkout: Checkout) -> None:
     }
     per_video = (root / "reports/per_video.csv").read_text().splitlines()
     assert len(per_video) == 2
-    for picture in ("loss_curves.png", "plots/side_by_side.png"):
-        assert (root / "reports" / picture).read_bytes().startswith(b"\x89PNG")
+    assert (root / "reports/plots/side_by_side.png").read_bytes().startswith(b"\x89PNG")
     for text in ("summary.txt", "report.html"):
         assert "GENERATED" in (root / "reports" / text).read_text()
     assert best.run_id in (root / "reports/report.html").read_text()
@@ -71,9 +71,11 @@ def test_one_finished_run_holds_everything(checkout: Checkout) -> None:
     names = {name for (name,) in checkout.query("SELECT name FROM datasets")}
     assert names == {"flights-training", "flights-validation", "flights-test"}
     artifacts = {path.name for path in (checkout.root / "mlruns").rglob("*") if path.is_file()}
-    assert {"best_stab_gan.pth", "final_stab_gan.pth", "loss_curves.png"} <= artifacts
+    assert {"best_stab_gan.pth", "final_stab_gan.pth"} <= artifacts
     assert {"metrics.json", "per_video.csv", "side_by_side.png", "manifest.json"} <= artifacts
     assert "report.html" in artifacts
+    (kept,) = checkout.root.glob(f"mlruns/*/*/artifacts/{PARAMS_FILE}")
+    assert kept.read_bytes() == (checkout.root / "params.yaml").read_bytes()
     (player,) = checkout.root.glob("mlruns/*/*/artifacts/videos/*.mp4")
     assert count_frames(player) == 40
 
@@ -89,6 +91,9 @@ def test_only_what_changed_runs_again(checkout: Checkout, tiny_tree: dict[str, A
         checkout.write_params(with_values(tiny_tree, change))
         assert checkout.would_run() == [first]
     checkout.write_params(tiny_tree)
+    console = checkout.root / "src/deepstab/cli/console.py"
+    console.write_text(console.read_text() + "\n# edited\n")
+    assert checkout.would_run() == []
     generator = checkout.root / "src/deepstab/models/generator.py"
     generator.write_text(generator.read_text() + "\n# edited\n")
     assert checkout.repro() == ["train", "evaluate"]

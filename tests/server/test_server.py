@@ -215,7 +215,7 @@ def test_artifacts_are_served(
     for folder, path in (
         ("checkpoints", "checkpoints/best_stab_gan.pth"),
         ("checkpoints", "checkpoints/final_stab_gan.pth"),
-        ("plots", "reports/loss_curves.png"),
+        ("params", "params.yaml"),
         ("reports", "reports/metrics.json"),
         ("data", "data/raw/manifest.json"),
     ):

@@ -18,6 +18,7 @@ from deepstab.config import SplitParams
 from deepstab.errors import DataError, first_problem
 from deepstab.files import whole_or_absent
 
+MANIFEST_NAME = "manifest.json"
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

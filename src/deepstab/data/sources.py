@@ -9,13 +9,10 @@ from pathlib import Path
 
 from deepstab.config import DataParams
 from deepstab.data import flights, folder, kaggle
-from deepstab.data.manifest import Manifest
-from deepstab.models.vgg19 import place_vgg19
+from deepstab.data.manifest import MANIFEST_NAME, Manifest
+from deepstab.models.vgg19 import VGG19_NAME, place_vgg19
 
 log = logging.getLogger(__name__)
-
-MANIFEST_NAME = "manifest.json"
-VGG19_NAME = "vgg19_relu3_1.pth"
 
 _FLIGHTS_WARNING = """\
 ************************************************************************

@@ -14,6 +14,7 @@ from deepstab import __version__
 from deepstab.errors import DeepStabError
 from deepstab.experiments.records import Record, Records
 from deepstab.models.checkpoints import Origin
+from deepstab.tracking import names
 from deepstab.tracking.lockfile import outputs
 from deepstab.video.frames import read_comment
 from deepstab.video.writer import FORMATS
@@ -26,8 +27,6 @@ Facts = dict[str, Any]
 Chain = dict[str, Facts]
 
 _WEIGHTS_SUFFIXES = {".pth", ".safetensors"}
-_LOCK = "dvc/dvc.lock"
-_METRIC_PREFIX = "test/stabilized/"
 
 
 @dataclass(frozen=True)
@@ -80,15 +79,15 @@ def trace(records: Records, record: Record) -> Chain:
         "run": _run_facts(record),
         "checkpoint": {
             "trained_in": training.run_id,
-            "epoch": training.tags.get("checkpoint.epoch"),
-            "generator_sha256": training.tags.get("checkpoint.generator_sha256"),
-            "final_generator_sha256": training.tags.get("checkpoint.final_generator_sha256"),
-            **_locked(made, "checkpoints/best_stab_gan.pth"),
+            "epoch": training.tags.get(names.EPOCH_TAG),
+            "generator_sha256": training.tags.get(names.GENERATOR_TAG),
+            "final_generator_sha256": training.tags.get(names.FINAL_GENERATOR_TAG),
+            **_locked(made, names.BEST_FILE),
         },
         "metrics": {
-            name.removeprefix(_METRIC_PREFIX): value
+            name.removeprefix(names.STABILIZED_PREFIX): value
             for name, value in sorted(record.metrics.items())
-            if name.startswith(_METRIC_PREFIX)
+            if name.startswith(names.STABILIZED_PREFIX)
         },
     }
 
@@ -141,21 +140,21 @@ def _read_metrics(path: Path) -> FileOrigin:
         raise DeepStabError(f"{path}: no such file; check the path") from None
     except (ValueError, KeyError, TypeError):
         raise DeepStabError(
-            f"{path} is no metrics.json of an evaluation; name reports/metrics.json"
+            f"{path} is no metrics.json of an evaluation; name {names.METRICS_FILE}"
         ) from None
     return FileOrigin(run_id, means)
 
 
 def _read_lock(records: Records, record: Record) -> dict[str, Any]:
-    text = records.read_text(record.run_id, _LOCK)
+    text = records.read_text(record.run_id, names.LOCK_FILE)
     return {} if text is None else yaml.safe_load(text)
 
 
 def _data_facts(training: Record, made: dict[str, dict[str, Any]]) -> Facts:
-    _, manifest = training.datasets.get("training", ("", None))
+    _, manifest = training.datasets.get(names.TRAINING_DATA, ("", None))
     return {
-        "source": training.tags.get("data.source"),
-        "generated": training.tags.get("data.generated"),
+        "source": training.tags.get(names.DATA_SOURCE_TAG),
+        "generated": training.tags.get(names.DATA_GENERATED_TAG),
         "manifest_sha256": manifest,
         **_locked(made, "data/raw"),
     }
@@ -167,24 +166,24 @@ def _shard_facts(training: Record, made: dict[str, dict[str, Any]]) -> Facts:
 
 
 def _run_facts(record: Record) -> Facts:
-    tags, prefix = record.tags, "duration_s/"
+    tags, prefix = record.tags, names.DURATION_PREFIX
     started = datetime.datetime.fromtimestamp(record.start_ms / 1000, datetime.UTC)
     return {
         "id": record.run_id,
         "name": record.name,
         "status": record.status,
         "started": started.isoformat(timespec="seconds"),
-        "commit": tags.get("mlflow.source.git.commit"),
-        "branch": tags.get("mlflow.source.git.branch"),
-        "uncommitted_changes": tags.get("mlflow.source.git.dirty"),
-        "experiment": tags.get("dvc.experiment"),
-        "rerun_of": tags.get("deepstab.rerun_of"),
+        "commit": tags.get(names.COMMIT_TAG),
+        "branch": tags.get(names.BRANCH_TAG),
+        "uncommitted_changes": tags.get(names.DIRTY_TAG),
+        "experiment": tags.get(names.EXPERIMENT_TAG),
+        "rerun_of": tags.get(names.RERUN_OF_TAG),
         "seed": record.params.get("seed"),
-        "user": tags.get("mlflow.user"),
-        "processor": tags.get("processor"),
-        "gpu": tags.get("gpu"),
-        "platform": tags.get("platform"),
-        "python": tags.get("python"),
+        "user": tags.get(names.USER_TAG),
+        "processor": tags.get(names.PROCESSOR_TAG),
+        "gpu": tags.get(names.GPU_TAG),
+        "platform": tags.get(names.PLATFORM_TAG),
+        "python": tags.get(names.PYTHON_TAG),
         "duration_s": {
             name.removeprefix(prefix): round(value, 1)
             for name, value in sorted(record.metrics.items())

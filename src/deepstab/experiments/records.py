@@ -11,12 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepstab.errors import TrackingError
-from deepstab.tracking.store import connect, refusals, shown, tracking_uri
+from deepstab.tracking import names
+from deepstab.tracking.connection import connect, refusals, shown, tracking_uri
 
-BEST = "checkpoints/best_stab_gan.pth"
-FINAL = "checkpoints/final_stab_gan.pth"
-_TRAINED_IN_TAG = "deepstab.trained_in"
-_MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
+# MLflow's codes for what is not there.
+MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Record:
     @property
     def trained_in(self) -> str:
         """The run that trained what this one evaluates: itself, or an earlier one."""
-        return self.tags.get(_TRAINED_IN_TAG, self.run_id)
+        return self.tags.get(names.TRAINED_IN_TAG, self.run_id)
 
 
 class Records:
@@ -71,7 +70,7 @@ class Records:
             try:
                 return _record(self.client.get_run(run))
             except MlflowException as error:
-                if error.error_code not in _MISSING:
+                if error.error_code not in MISSING:
                     raise
             named = self._named(run)
         if not named:
@@ -100,7 +99,7 @@ class Records:
             return None if path is None else path.read_bytes().decode("utf-8")
 
     @contextmanager
-    def checkpoint(self, record: Record, artifact: str = BEST) -> Iterator[Path]:
+    def checkpoint(self, record: Record, artifact: str = names.BEST_FILE) -> Iterator[Path]:
         """A checkpoint of a run, or of the one it continues, as a file for the block.
 
         Raises:
@@ -125,7 +124,7 @@ class Records:
 def _record(run: Any) -> Record:
     datasets = {}
     for given in run.inputs.dataset_inputs:
-        context = next((t.value for t in given.tags if t.key == "mlflow.data.context"), "")
+        context = next((t.value for t in given.tags if t.key == names.CONTEXT_TAG), "")
         profile = json.loads(given.dataset.profile or "{}")
         datasets[context] = (given.dataset.name, profile.get("sha256", given.dataset.digest))
     return Record(

@@ -16,16 +16,15 @@ from typing import Any
 
 from deepstab.config import RegistryParams
 from deepstab.errors import RegistryError
-from deepstab.experiments.records import Record, Records
-from deepstab.tracking.model import CHECKPOINT_PATH
-from deepstab.tracking.store import refusals
+from deepstab.experiments.records import MISSING, Record, Records
+from deepstab.tracking import names
+from deepstab.tracking.connection import refusals
 
 CHAMPION = "champion"
 _URI = re.compile(
     r"runs:/(?P<run>[\w-]+)"
     r"|models:/(?P<name>[^/@]+)(@(?P<alias>[\w-]+)|/(?P<version>\d+))"
 )
-_MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def compare(value: float, champions: float, rule: RegistryParams) -> tuple[bool,
 
 
 def _check_comparable(record: Record, present: Record) -> None:
-    mine, theirs = (run.datasets.get("test", ("", ""))[1] for run in (record, present))
+    mine, theirs = (run.datasets.get(names.TEST_DATA, ("", ""))[1] for run in (record, present))
     if not mine or mine != theirs:
         raise RegistryError(
             f"run {record.run_id} was tested on other data (manifest {mine[:12] or 'unknown'}) "
@@ -142,7 +141,7 @@ def _check_comparable(record: Record, present: Record) -> None:
 
 
 def _measured(record: Record, rule: RegistryParams) -> float:
-    prefix = "test/stabilized/"
+    prefix = names.STABILIZED_PREFIX
     value = record.metrics.get(f"{prefix}{rule.metric}", math.nan)
     if not math.isfinite(value):
         known = sorted(n.removeprefix(prefix) for n in record.metrics if n.startswith(prefix))
@@ -201,7 +200,7 @@ def _find_version(
                 return records.client.get_model_version_by_alias(name, alias)
             return records.client.get_model_version(name, number)
         except MlflowException as error:
-            if error.error_code in _MISSING:
+            if error.error_code in MISSING:
                 return None
             raise
 
@@ -211,7 +210,7 @@ def _download(records: Records, version: Any, folder: Path) -> Path:
 
     return Path(
         download_artifacts(
-            artifact_uri=f"models:/{version.name}/{version.version}/{CHECKPOINT_PATH}",
+            artifact_uri=f"models:/{version.name}/{version.version}/{names.MODEL_CHECKPOINT_FILE}",
             dst_path=str(folder),
             tracking_uri=records.uri,
             registry_uri=records.uri,

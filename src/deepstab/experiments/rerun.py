@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from deepstab.errors import RerunError
-from deepstab.experiments.records import BEST, FINAL, Record, Records
-from deepstab.experiments.worktree import worktree_at
+from deepstab.experiments.records import Record, Records
+from deepstab.experiments.worktree import Worktree, worktree_at
 from deepstab.models import checkpoints
+from deepstab.tracking import names
 
-_DIFF = "code/uncommitted.diff"
-_METRICS = "reports/metrics.json"
-_PACKAGES = "environment/packages.txt"
 # The stage of the first result; those before it only prepare data, which digests identify.
 _TRAINING = "train"
 _PREPARATION = "flow"
@@ -74,30 +72,23 @@ def rerun(records: Records, record: Record, *, root: Path) -> Comparison:
         RerunError: the run cannot be rebuilt, with the reason; or the pipeline failed.
     """
     commit, diff = _code_of(records, record)
+    params = _params_of(records, record)
     figures = _figures_of(records, record)
     weights = {}
-    for artifact in (BEST, FINAL):
+    for artifact in (names.BEST_FILE, names.FINAL_FILE):
         with records.checkpoint(record, artifact) as path:
             weights[artifact] = checkpoints.load(path).weights_sha256()
     with worktree_at(commit, root=root) as tree:
         if diff is not None:
             tree.apply(diff)
-        tree.set_params(record.params)
+        tree.write_params(params)
         tree.link_inputs(record.params)
         tree.share_cache()
-        environment = {
-            "MLFLOW_TRACKING_URI": records.uri,
-            "DEEPSTAB_TRACKING": "on",
-            "DEEPSTAB_RERUN_OF": record.run_id,
-        }
-        tree.run(("dvc", "repro", _PREPARATION), environment=environment)
-        # Without --force DVC would restore what the run itself left; and nothing of a rerun is
-        # to be restored later in its place.
-        forced = ("dvc", "repro", "--force", "--no-commit", "--downstream", _TRAINING)
-        tree.run(forced, environment=environment)
+        _run_pipeline(tree, run_id=record.run_id, uri=records.uri)
         made = {artifact: checkpoints.load(tree.project / artifact) for artifact in weights}
-        again = _flatten(json.loads((tree.project / _METRICS).read_text("utf-8")))
-    rebuilt = records.find(made[BEST].run_id)
+        again = _by_row(json.loads((tree.project / names.METRICS_FILE).read_text("utf-8")))
+    rebuilt = records.find(made[names.BEST_FILE].run_id)
+    then, now = (run.tags.get(names.PROCESSOR_TAG, "") for run in (record, rebuilt))
     return Comparison(
         run_id=record.run_id,
         rerun_id=rebuilt.run_id,
@@ -108,38 +99,62 @@ def rerun(records: Records, record: Record, *, root: Path) -> Comparison:
             for name in sorted(figures.keys() | again.keys())
             if str(figures.get(name)) != str(again.get(name))  # nan is as good as nan
         },
-        processors=(record.tags.get("processor", ""), rebuilt.tags.get("processor", "")),
+        processors=(then, now),
         packages=_package_changes(records, record, rebuilt),
     )
 
 
+def _run_pipeline(tree: Worktree, *, run_id: str, uri: str) -> None:
+    """Restore or compute the data, then train and evaluate in any case."""
+    environment = {
+        "MLFLOW_TRACKING_URI": uri,
+        "DEEPSTAB_TRACKING": "on",
+        "DEEPSTAB_RERUN_OF": run_id,
+    }
+    tree.run(("dvc", "repro", _PREPARATION), environment=environment)
+    # Without --force DVC would restore what the run itself left; and nothing of a rerun is
+    # to be restored later in its place.
+    forced = ("dvc", "repro", "--force", "--no-commit", "--downstream", _TRAINING)
+    tree.run(forced, environment=environment)
+
+
 def _code_of(records: Records, record: Record) -> tuple[str, str | None]:
-    commit = record.tags.get("mlflow.source.git.commit")
+    commit = record.tags.get(names.COMMIT_TAG)
     if commit is None:
         raise RerunError(f"run {record.run_id} recorded no git commit: it cannot be rebuilt")
     diff = None
-    if record.tags.get("mlflow.source.git.dirty") == "true":
-        diff = records.read_text(record.run_id, _DIFF)
+    if record.tags.get(names.DIRTY_TAG) == "true":
+        diff = records.read_text(record.run_id, names.DIFF_FILE)
         if diff is None:
             raise RerunError(
-                f"run {record.run_id} was made with uncommitted changes and its {_DIFF} is not "
-                "in the store: it cannot be rebuilt"
+                f"run {record.run_id} was made with uncommitted changes and its "
+                f"{names.DIFF_FILE} is not in the store: it cannot be rebuilt"
             )
     return commit, diff
 
 
-def _figures_of(records: Records, record: Record) -> dict[str, Any]:
-    text = records.read_text(record.run_id, _METRICS)
+def _params_of(records: Records, record: Record) -> str:
+    text = records.read_text(record.run_id, names.PARAMS_FILE)
     if text is None:
         raise RerunError(
-            f"run {record.run_id} ({record.status}) has no {_METRICS} to compare with; "
-            "choose a run whose evaluate stage finished"
+            f"run {record.run_id} kept no {names.PARAMS_FILE}, as runs did not before deepstab "
+            "logged the file; rebuild it by hand from its commit and the parameters it lists"
         )
-    return _flatten(json.loads(text))
+    return text
 
 
-def _flatten(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Every figure of a metrics.json and what it was measured on, but the run's id."""
+def _figures_of(records: Records, record: Record) -> dict[str, Any]:
+    text = records.read_text(record.run_id, names.METRICS_FILE)
+    if text is None:
+        raise RerunError(
+            f"run {record.run_id} ({record.status}) has no {names.METRICS_FILE} to compare "
+            "with; choose a run whose evaluate stage finished"
+        )
+    return _by_row(json.loads(text))
+
+
+def _by_row(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a metrics.json by `measure/row`, and its data; the run's id is left out."""
     return {
         f"{name}/{row}": value
         for name, values in metrics.items()
@@ -150,6 +165,7 @@ def _flatten(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _package_changes(records: Records, one: Record, other: Record) -> tuple[str, ...]:
     then, now = (
-        set((records.read_text(run.run_id, _PACKAGES) or "").split()) for run in (one, other)
+        set((records.read_text(run.run_id, names.PACKAGES_FILE) or "").split())
+        for run in (one, other)
     )
     return tuple(sorted([f"-{line}" for line in then - now] + [f"+{line}" for line in now - then]))

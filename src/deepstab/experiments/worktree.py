@@ -15,11 +15,9 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from deepstab.errors import RerunError
+from deepstab.tracking import names
 
 _GIVE_UP_S = 60.0
 # Parameters that may name a folder or a file outside git.
@@ -52,32 +50,12 @@ class Worktree:
             reason = " ".join(done.stderr.decode(errors="replace").split())
             raise RerunError(
                 f"the run's uncommitted changes cannot be applied ({reason}); rebuild it by hand "
-                "from its commit and code/uncommitted.diff"
+                f"from its commit and {names.DIFF_FILE}"
             )
 
-    def set_params(self, logged: Mapping[str, str]) -> None:
-        """Give params.yaml the values a run logged; those that are the same stay as written.
-
-        Raises:
-            RerunError: the file's keys are not those of the run.
-        """
-        path = self.project / "params.yaml"
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-        present = _flatten(tree)
-        if odd := sorted(present.keys() ^ logged.keys()):
-            raise RerunError(
-                f"params.yaml of the run's commit has other keys than the run: {', '.join(odd)}; "
-                "rebuild it by hand"
-            )
-        changed = {name: value for name, value in logged.items() if not _same(present[name], value)}
-        for name, value in changed.items():
-            *sections, key = name.split(".")
-            section = tree
-            for part in sections:
-                section = section[part]
-            section[key] = value if _is_text(present[name]) else yaml.safe_load(value)
-        if changed:
-            path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    def write_params(self, text: str) -> None:
+        """Give the checkout the params.yaml a run kept, to the byte."""
+        (self.project / "params.yaml").write_bytes(text.encode())
 
     def link_inputs(self, params: Mapping[str, str]) -> None:
         """Link what parameters name by a relative path and git does not hold: videos, photos."""
@@ -195,35 +173,3 @@ def _link_missing(source: Path, target: Path) -> None:
     elif source.exists() and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(source.absolute())
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a value is text, not a number such as 1e-4, which PyYAML takes for text."""
-    if not isinstance(value, str):
-        return False
-    try:
-        float(value)
-    except ValueError:
-        return True
-    return False
-
-
-def _same(present: Any, logged: str) -> bool:
-    if isinstance(present, bool):
-        return str(present) == logged
-    if isinstance(present, list):
-        return str([str(item) for item in present]) == logged
-    try:
-        return float(present) == float(logged)
-    except ValueError:
-        return str(present) == logged

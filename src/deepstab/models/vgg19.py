@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from deepstab.errors import CheckpointError, DownloadError
 from deepstab.files import sha256_of, whole_or_absent
 
+VGG19_NAME = "vgg19_relu3_1.pth"
 _NUM_LAYERS = 12  # features[:12] ends with relu3_1
 _CONVOLUTIONS = (0, 2, 5, 7, 10)
 _CONNECT_LIMIT_S = 3.0  # for each of the host's addresses

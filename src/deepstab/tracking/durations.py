@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from deepstab.tracking import names
+
 _FOLDER = "durations"
 
 
@@ -30,7 +32,7 @@ def recall_durations(digests: dict[str, str], *, scratch: Path) -> dict[str, flo
     for stage, digest in digests.items():
         path = _path(stage, digest, scratch)
         if path.is_file():
-            found[f"duration_s/{stage}"] = json.loads(path.read_text("utf-8"))["duration_s"]
+            found[names.DURATION_PREFIX + stage] = json.loads(path.read_text("utf-8"))["duration_s"]
     return found
 
 

@@ -17,11 +17,9 @@ from torch import Tensor, nn
 from deepstab.config import NetworkParams
 from deepstab.errors import TrackingError
 from deepstab.models.generator import StabGenerator
+from deepstab.tracking import names
 from deepstab.tracking.run import Tracker
 
-# Where `save_generator` puts the checkpoint among a model's files.
-CHECKPOINT_PATH = "extra_files/best_stab_gan.pth"
-_SAVED_AS_TAG = "deepstab.saved_as"
 MODEL_NAME = "stab_generator"
 # A thousandth of a pixel at width 640 is 3e-6 in normalized coordinates.
 _THETA_TOLERANCE = 1e-6
@@ -128,11 +126,11 @@ def send_model(client: Any, run_id: str, folder: Path) -> None:
     from mlflow.models import Model
 
     description = Model.load(str(folder / "MLmodel"))
-    tags = {_SAVED_AS_TAG: description.model_uuid}
+    tags = {names.SAVED_AS_TAG: description.model_uuid}
     run = client.get_run(run_id)
     experiment_id = run.info.experiment_id
     found = client.search_logged_models(
-        [experiment_id], filter_string=f"tags.`{_SAVED_AS_TAG}` = '{description.model_uuid}'"
+        [experiment_id], filter_string=f"tags.`{names.SAVED_AS_TAG}` = '{description.model_uuid}'"
     )
     model = (
         found[0]

@@ -18,6 +18,7 @@ import yaml
 
 from deepstab.config import flatten, load_params, parse_params
 from deepstab.errors import ParameterError
+from deepstab.tracking import names
 
 _TIMEOUT_S = 30.0
 _NAME_LENGTH = 60  # what a column of MLflow's table shows
@@ -45,33 +46,33 @@ def read_provenance() -> Provenance:
     Facts that cannot be read (no git, no GPU) are left out.
     """
     tags = {
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.name": Path(sys.argv[0]).name,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
+        names.SOURCE_TYPE_TAG: "LOCAL",
+        names.SOURCE_NAME_TAG: Path(sys.argv[0]).name,
+        names.PYTHON_TAG: platform.python_version(),
+        names.PLATFORM_TAG: platform.platform(),
+        names.PROCESSOR_TAG: _processor(),
     }
     with suppress(OSError, KeyError):  # a container's user may have no name
-        tags["mlflow.user"] = getpass.getuser()
+        tags[names.USER_TAG] = getpass.getuser()
     if gpus := _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"):
-        tags["gpu"] = ", ".join(gpus.splitlines())
+        tags[names.GPU_TAG] = ", ".join(gpus.splitlines())
     if rerun_of := os.environ.get("DEEPSTAB_RERUN_OF"):
-        tags["deepstab.rerun_of"] = rerun_of
+        tags[names.RERUN_OF_TAG] = rerun_of
     name = os.environ.get("DVC_EXP_NAME")
     if name:
-        tags["dvc.experiment"] = name
+        tags[names.EXPERIMENT_TAG] = name
     packages = {f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}
-    texts = {"environment/packages.txt": "\n".join(sorted(packages, key=str.lower)) + "\n"}
+    texts = {names.PACKAGES_FILE: "\n".join(sorted(packages, key=str.lower)) + "\n"}
     if commit := _output("git", "rev-parse", "HEAD"):
         changes = _uncommitted_diff()
-        tags["mlflow.source.git.commit"] = commit
-        tags["mlflow.source.git.dirty"] = str(bool(changes)).lower()
+        tags[names.COMMIT_TAG] = commit
+        tags[names.DIRTY_TAG] = str(bool(changes)).lower()
         if branch := _output("git", "symbolic-ref", "--short", "-q", "HEAD"):
-            tags["mlflow.source.git.branch"] = branch
+            tags[names.BRANCH_TAG] = branch
         if changes:
-            texts["code/uncommitted.diff"] = changes + "\n"
+            texts[names.DIFF_FILE] = changes + "\n"
         if params := _changed_params():
-            tags["params.changed"] = params
+            tags[names.CHANGED_PARAMS_TAG] = params
         described = params if 0 < len(params) <= _NAME_LENGTH else ""
         name = name or described or "@".join(filter(None, (branch, commit[:7])))
     return Provenance(name, tags, texts)

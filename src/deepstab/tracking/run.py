@@ -16,12 +16,10 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from deepstab.tracking import names
 from deepstab.tracking.outbox import Destination, Outbox, Status, now_ms
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Plain = str | int | float | bool | list[str]
 
@@ -109,9 +107,6 @@ class Tracker:
             OSError: the folder cannot be copied.
         """
 
-    def log_figure(self, figure: Figure, artifact: str) -> None:
-        """Record a matplotlib figure as an artifact, e.g. `plots/path.png`."""
-
     def flush(self) -> bool:
         """Send what waits; whether everything was sent."""
         return True
@@ -153,13 +148,10 @@ class Run(Tracker):
         self._outbox.put(str(PurePosixPath(folder) / path.name), partial(shutil.copyfile, path))
 
     def log_text(self, text: str, artifact: str) -> None:
-        self._outbox.put(artifact, lambda target: target.write_text(text, "utf-8"))
+        self._outbox.put(artifact, lambda target: target.write_bytes(text.encode()))
 
     def log_model(self, folder: Path) -> None:
         self._outbox.put_model(folder)
-
-    def log_figure(self, figure: Figure, artifact: str) -> None:
-        self._outbox.put(artifact, figure.savefig)
 
     def flush(self) -> bool:
         uri = self._store.shown_uri
@@ -170,7 +162,9 @@ class Run(Tracker):
             if not self._away:
                 _log.warning(
                     "MLflow at %s is away: %s; the work goes on, what waits is kept in %s",
-                    *(uri, one_line(error), self._outbox.folder),
+                    uri,
+                    one_line(error),
+                    self._outbox.folder,
                 )
             self._away = True
             return False
@@ -190,7 +184,9 @@ class Run(Tracker):
         if not sent:
             _log.warning(
                 "run %s is not complete at %s; the rest is in %s and is sent by the next run",
-                *(self.run_id, self._store.shown_uri, self._outbox.folder),
+                self.run_id,
+                self._store.shown_uri,
+                self._outbox.folder,
             )
         self._outbox.release(remove=sent)
 
@@ -206,7 +202,9 @@ class Run(Tracker):
         try:
             for monitor in self._monitors:
                 monitor.collect_metrics()
-                values = {f"system/{k}": v for k, v in monitor.aggregate_metrics().items()}
+                values = {
+                    names.SYSTEM_PREFIX + k: v for k, v in monitor.aggregate_metrics().items()
+                }
                 monitor.clear_metrics()
                 self.log_metrics(values, step=step)
         except Exception as error:  # of a driver: it must not end the sending

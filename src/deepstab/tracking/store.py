@@ -1,4 +1,4 @@
-"""MLflow, nowhere else: one run per experiment, which train starts and evaluate continues.
+"""One MLflow run per experiment, which train starts and evaluate continues.
 
 mlflow is imported only when a run is opened, so this module can be imported, and a stage can
 report to a `Tracker`, where it is not installed.
@@ -12,42 +12,31 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
-import ssl
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from deepstab.errors import TrackingError
+from deepstab.tracking import names
+from deepstab.tracking.connection import (
+    is_http,
+    open_store,
+    probe,
+    refusals,
+    shown,
+    tracking_uri,
+)
 from deepstab.tracking.model import send_model
 from deepstab.tracking.outbox import Point, Status, Tag
 from deepstab.tracking.provenance import read_provenance
-from deepstab.tracking.run import Plain, Run, Tracker, one_line
+from deepstab.tracking.run import Plain, Run, Tracker
 
 _log = logging.getLogger(__name__)
 
-_PROBE_TIMEOUT_S = 4.0
-_LOCK_TIMEOUT_S = 120.0  # another process creates the database
 _DIGEST_LENGTH = 36  # the longest MLflow takes
 _PARAM_LENGTH = 6000  # MLflow cuts longer values
 _PARAMS_PER_REQUEST = 100  # the most MLflow takes
-_DATABASE = re.compile(r"(sqlite|postgresql|mysql|mssql)(\+\w+)?:")
-_CREDENTIALS = re.compile(r"//[^/@]*@")
-_REMEDY = "start the server, correct or unset MLFLOW_TRACKING_URI, or set DEEPSTAB_TRACKING=off"
-_MLFLOW_SETTINGS = {
-    # The outbox tries again; mlflow's own four minutes of retries would hold up the end of a run.
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 
 
 def project_root() -> Path:
@@ -64,19 +53,6 @@ def project_root() -> Path:
     )
 
 
-def tracking_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI, or the SQLite database in the project root.
-
-    A relative SQLite path counts from the root, wherever the stage runs.
-    """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    database = _sqlite_file(uri)
-    if database is None or database.is_absolute():
-        return uri
-    path = (root / database).absolute().as_posix()
-    return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
-
-
 @contextmanager
 def start_run(
     *,
@@ -90,7 +66,7 @@ def start_run(
     """Open a new run; it ends FINISHED, FAILED on an exception, or KILLED on an interrupt.
 
     Tags say which commit, branch and DVC experiment it is, and which Python, processor and GPU it
-    ran on; `code/uncommitted.diff` and `environment/packages.txt` are among its artifacts.
+    ran on; uncommitted changes and packages are among its artifacts.
     DEEPSTAB_TRACKING=off in the environment gives a `Tracker` that does nothing.
 
     Args:
@@ -127,14 +103,13 @@ def attach_run(
     root: Path,
     outbox: Path,
     tags: Mapping[str, str] | None = None,
-    system_metrics: bool = False,
 ) -> Iterator[Tracker]:
     """Continue the run of an earlier stage, and log parameters to it.
 
     A run's parameters never change, and DVC may restore a stage's outputs without its run. So
     where the run has another value for one of the parameters (only evaluation settings changed)
     or is not in this store (outputs pulled into a clone), a new run is opened that names the
-    earlier one in its tag `deepstab.trained_in`.
+    earlier one in its tag `names.TRAINED_IN_TAG`.
 
     Args:
         run_id: as the earlier stage's `Tracker.run_id` had it; empty: that stage was not tracked,
@@ -153,21 +128,14 @@ def attach_run(
         store = _Store(uri, experiment=experiment, root=root)
         reopened = store.reopen(run_id, {key: str(value) for key, value in params.items()})
     if reopened:
-        monitors = _load_monitors() if system_metrics else []
-        with _closing(Run(store, run_id, outbox=outbox, monitors=monitors)) as run:
+        with _closing(Run(store, run_id, outbox=outbox, monitors=[])) as run:
             run.set_tags(tags or {})
             run.log_params(params)
             yield run
     else:
         _log.info("run %s cannot continue at %s: a new one is opened", run_id, store.shown_uri)
-        tags = {"deepstab.trained_in": run_id, **(tags or {})}
-        with start_run(
-            experiment=experiment,
-            root=root,
-            outbox=outbox,
-            tags=tags,
-            system_metrics=system_metrics,
-        ) as new:
+        tags = {names.TRAINED_IN_TAG: run_id, **(tags or {})}
+        with start_run(experiment=experiment, root=root, outbox=outbox, tags=tags) as new:
             new.log_params(params)
             yield new
 
@@ -190,17 +158,11 @@ class _Store:
 
     def __init__(self, uri: str, *, experiment: str, root: Path) -> None:
         self.uri, self.shown_uri = uri, shown(uri)
-        self.probe()
-        client = _load_client()
-        with _creation_lock(uri):
-            if _DATABASE.match(uri):
-                _prepare_database(uri, experiment=experiment, root=root)
-            self._client = client(uri)
-            self._experiment_id = self._get_or_create(experiment)
+        self._client, self._experiment_id = open_store(uri, experiment=experiment, root=root)
 
     def probe(self) -> None:
         """Raise within seconds if nothing answers at an http URI."""
-        _probe(self.uri)
+        probe(self.uri)
 
     def create_run(self, name: str | None, tags: Mapping[str, str]) -> str:
         run = self._client.create_run(self._experiment_id, tags=dict(tags), run_name=name)
@@ -239,7 +201,7 @@ class _Store:
     ) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        is_url = _is_http(source)
+        is_url = is_http(source)
         dataset = Dataset(
             name,
             sha256[:_DIGEST_LENGTH],
@@ -247,7 +209,7 @@ class _Store:
             source=json.dumps({"url" if is_url else "uri": source}),
             profile=json.dumps({"sha256": sha256}),
         )
-        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
+        inputs = [DatasetInput(dataset, [InputTag(names.CONTEXT_TAG, context)])]
         with refusals(self.uri):
             self._client.log_inputs(run_id, inputs)
 
@@ -269,91 +231,6 @@ class _Store:
     def send_model(self, run_id: str, folder: Path) -> None:
         send_model(self._client, run_id, folder)
 
-    def _get_or_create(self, experiment: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = self._client.get_experiment_by_name(experiment)
-        if found is None:
-            try:
-                return self._client.create_experiment(experiment)
-            except MlflowException:  # perhaps another process was faster
-                found = self._client.get_experiment_by_name(experiment)
-                if found is None:
-                    raise
-        return str(found.experiment_id)
-
-
-def connect(uri: str) -> Any:
-    """Open an existing store to read what is in it, and nothing is made where there is none.
-
-    Returns:
-        An `mlflow.MlflowClient`.
-
-    Raises:
-        TrackingError: mlflow is not installed, or there is no such store, or it is away.
-    """
-    database = _sqlite_file(uri)
-    if database is not None and not database.is_file():
-        raise TrackingError(
-            f"there is no MLflow database {database}; run the pipeline first, call from the "
-            "project's folder, or set MLFLOW_TRACKING_URI"
-        )
-    with refusals(uri):
-        _probe(uri)
-        client = _load_client()
-        if _DATABASE.match(uri):
-            _connect_once(uri)
-        return client(uri, uri)
-
-
-def _load_client() -> Any:
-    for name, value in _MLFLOW_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    try:
-        from mlflow import MlflowClient
-    except ModuleNotFoundError as error:
-        raise TrackingError(
-            f"mlflow is not installed ({error}); pip install 'mlflow>=3.13,!=3.18.0', or set "
-            "DEEPSTAB_TRACKING=off"
-        ) from None
-    for chatter in ("mlflow", "alembic"):
-        logging.getLogger(chatter).setLevel(logging.WARNING)
-    return MlflowClient
-
-
-def _probe(uri: str) -> None:
-    if not _is_http(uri):
-        return
-    try:
-        address = f"{shown(uri).rstrip('/')}/health"
-        urllib.request.urlopen(address, timeout=_PROBE_TIMEOUT_S).close()
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code in {502, 503, 504}:  # any other answer is one of a server that is there
-            raise
-    except urllib.error.URLError as error:
-        if not isinstance(error.reason, ssl.SSLError):  # mlflow has its own certificates
-            raise
-
-
-def _connect_once(uri: str) -> None:
-    """Raise at once if a database is away: mlflow itself would try for minutes."""
-    from sqlalchemy import create_engine
-
-    create_engine(uri).connect().close()
-
-
-def _prepare_database(uri: str, *, experiment: str, root: Path) -> None:
-    """Make the tables, and the experiments with artifacts beside them: mlflow takes the cwd."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    _connect_once(uri)
-    database = _sqlite_file(uri)
-    artifacts = (database.parent if database else root.absolute()) / "mlruns"
-    store: Any = SqlAlchemyStore(uri, artifacts.as_uri())
-    if store.get_experiment_by_name(experiment) is None:
-        store.create_experiment(experiment)
-
 
 def _load_monitors() -> list[Any]:
     """What measures processor, memory and GPU load."""
@@ -367,40 +244,3 @@ def _load_monitors() -> list[Any]:
     with suppress(ImportError, RuntimeError):  # no GPU, or no nvidia-ml-py
         monitors.append(GPUMonitor())
     return monitors
-
-
-@contextmanager
-def _creation_lock(uri: str) -> Iterator[None]:
-    """Several processes that open a new SQLite store at once would corrupt it for good."""
-    database = _sqlite_file(uri)
-    if database is not None:
-        database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock", _LOCK_TIMEOUT_S) if database else nullcontext():
-        yield
-
-
-@contextmanager
-def refusals(uri: str, remedy: str = _REMEDY) -> Iterator[None]:
-    """Turn whatever MLflow, its database or the network raise into a `TrackingError`."""
-    try:
-        yield
-    except TrackingError:
-        raise
-    except Exception as error:  # of mlflow, its database, the network, the disk
-        raise TrackingError(f"MLflow at {shown(uri)}: {one_line(error)}; {remedy}") from error
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    prefix = "sqlite:///"
-    if not uri.startswith(prefix):
-        return None
-    return Path(urllib.parse.unquote(uri.removeprefix(prefix).partition("?")[0]))
-
-
-def _is_http(uri: str) -> bool:
-    return uri.startswith(("http://", "https://"))
-
-
-def shown(uri: str) -> str:
-    """The URI without a user's name and password."""
-    return _CREDENTIALS.sub("//", uri)

@@ -4,40 +4,44 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import io
-import json
 import logging
 import math
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-import deepstab
-from deepstab.config import Params
-from deepstab.data.clips import HeldOutClips, RandomClips
+from deepstab.config import LossParams, Params, TrainParams
+from deepstab.data.clips import Clip, HeldOutClips, RandomClips
 from deepstab.data.shards import ShardIndex
 from deepstab.errors import TrainingError
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import Checkpoint
 from deepstab.models.vgg19 import load_vgg19_features
 from deepstab.progress import Progress, progress
+from deepstab.tracking import names
 from deepstab.tracking.run import Tracker
+from deepstab.training.fingerprint import fingerprint
 from deepstab.training.losses import PerceptualLoss
 from deepstab.training.step import Networks, build_networks, train_step
 from deepstab.training.validation import input_quality, stabilized_quality
 
 log = logging.getLogger(__name__)
 
-BEST_NAME = "best_stab_gan.pth"
-FINAL_NAME = "final_stab_gan.pth"
+# The validation figure by which the best epoch is chosen, and which values of it are better.
+SELECTED_BY = "psnr"
+SELECTED_DIRECTION: Literal["lower", "higher"] = "higher"
+
+_SHOWN_TERMS = ("total", "smooth", "pixel", "gan")  # beside the progress bar
 _STATE_NAME = "state.pth"
+_STATEFUL = ("generator", "discriminator", "optimizer_g", "optimizer_d")
 
 
 @dataclass(frozen=True)
@@ -47,18 +51,6 @@ class TrainingResult:
     history: list[dict[str, float]]
     input_quality: dict[str, float]
     best: Checkpoint
-
-
-def fingerprint(params: Params, index: ShardIndex) -> str:
-    """SHA-256 of all that decides a training: parameters, shards and code."""
-    digest = hashlib.sha256()
-    sections = params.model_dump(include={"seed", "model", "loss", "train", "evaluate"})
-    digest.update(json.dumps(sections, sort_keys=True).encode())
-    for pair in index.pairs:
-        digest.update("".join(shard.sha256 for shard in pair.shards).encode())
-    for path in sorted(Path(deepstab.__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def train(
@@ -76,8 +68,8 @@ def train(
         index: the shards.
         params: all parameters; they are written into the checkpoints.
         vgg19: weights for the perceptual loss, needed where `loss.lambda_vgg` is positive.
-        destination: folder of the checkpoints; the best is replaced whenever validation PSNR
-            improves, the final one is written at the end.
+        destination: folder of the checkpoints; the best is replaced whenever the figure
+            `SELECTED_BY` of the validation improves, the final one is written at the end.
         scratch: state to resume from, removed at the end.
         tracker: receives losses and figures.
 
@@ -85,66 +77,31 @@ def train(
         TrainingError: a loss is not finite; the best checkpoint so far stays.
         ShardError: the shards do not suit the parameters.
     """
-    accelerator = _accelerator(params)
-    torch.manual_seed(params.seed)
-    clips = RandomClips(
-        index,
-        clip_length=params.model.clip_length,
-        windows_per_video=params.train.windows_per_video,
-        seed=params.seed,
+    training = _Training(index, params=params, vgg19=vgg19, tracker=tracker)
+    state = scratch / fingerprint(params, index) / _STATE_NAME
+    so_far = training.resume(state)
+    best = destination / names.BEST_NAME
+    if so_far.best is not None:
+        checkpoints.save(so_far.best, best)
+    tracker.log_metrics(
+        {names.INPUT_PREFIX + name: value for name, value in so_far.input_quality.items()}, step=0
     )
-    held_out = HeldOutClips(index, split="validation", clip_length=params.model.clip_length)
-    loader = DataLoader(
-        clips, batch_size=params.train.batch_size, num_workers=params.train.loader_workers
+    with progress(training.num_steps, label="train", unit="steps") as bar:
+        bar.advance(len(so_far.history) * training.steps_per_epoch)
+        while len(so_far.history) < params.train.epochs:
+            if training.run_epoch(so_far, bar):
+                assert so_far.best is not None
+                checkpoints.save(so_far.best, best)
+            training.save(so_far, state)
+    assert so_far.best is not None
+    final = training.checkpoint(params.train.epochs, so_far.validation)
+    checkpoints.save(final.as_tree(), destination / names.FINAL_NAME)
+    shutil.rmtree(state.parent, ignore_errors=True)
+    return TrainingResult(
+        so_far.history,
+        so_far.input_quality,
+        Checkpoint.from_tree(so_far.best, origin=names.BEST_NAME),
     )
-    networks = _prepare(_build(params, vgg19, accelerator), accelerator)
-    border = params.evaluate.cropped_ssim_border
-    state_path = scratch / fingerprint(params, index) / _STATE_NAME
-    state = _resume(state_path, networks)
-    best: dict[str, Any] | None = state["best"]
-    if best is not None:
-        checkpoints.save(best, destination / BEST_NAME)
-    as_filmed: dict[str, float] = state["input_quality"] or input_quality(
-        (held_out[item] for item in range(len(held_out))), border=border
-    )
-    history: list[dict[str, float]] = state["history"]
-    tracker.log_metrics({f"input_{key}": value for key, value in as_filmed.items()}, step=0)
-
-    step = len(history) * len(loader)
-    with progress(params.train.epochs * len(loader), label="train", unit="steps") as bar:
-        bar.advance(step)
-        for epoch in range(len(history), params.train.epochs):
-            clips.set_epoch(epoch)
-            means, step = _run_epoch(loader, networks, params, accelerator, tracker, bar, step)
-            quality = stabilized_quality(
-                accelerator.unwrap_model(networks.generator),
-                (held_out[item] for item in range(len(held_out))),
-                border=border,
-                device=accelerator.device,
-            )
-            history.append({"epoch": epoch + 1, **means, **quality})
-            tracker.log_metrics(quality, step=step)
-            reached = _checkpoint(networks, params, index, tracker, epoch + 1, quality, accelerator)
-            if best is None or quality["psnr"] > best["validation"]["psnr"]:
-                best = reached.as_tree()
-                checkpoints.save(best, destination / BEST_NAME)
-            log.info(
-                "epoch %d: PSNR %.2f dB (input %.2f), Cropped SSIM %.4f (input %.4f), loss %.4f",
-                *(epoch + 1, quality["psnr"], as_filmed["psnr"]),
-                *(quality["cropped_ssim"], as_filmed["cropped_ssim"], means["total"]),
-            )
-            _save_state(state_path, networks, history, as_filmed, best)
-    assert best is not None
-    checkpoints.save(
-        _checkpoint(
-            *(networks, params, index, tracker, params.train.epochs),
-            {key: history[-1][key] for key in ("psnr", "cropped_ssim")},
-            accelerator,
-        ).as_tree(),
-        destination / FINAL_NAME,
-    )
-    shutil.rmtree(state_path.parent, ignore_errors=True)
-    return TrainingResult(history, as_filmed, Checkpoint.from_tree(best, origin=BEST_NAME))
 
 
 def history_csv(history: list[dict[str, float]]) -> str:
@@ -156,109 +113,168 @@ def history_csv(history: list[dict[str, float]]) -> str:
     return text.getvalue()
 
 
-def _accelerator(params: Params) -> Accelerator:
-    wanted, found = params.train.device, torch.cuda.is_available()
-    if wanted == "cuda" and not found:
+@dataclass
+class _SoFar:
+    """What the epochs until now have brought, beside the networks: plain values, to be saved.
+
+    `validation` is of the last epoch, `best` the tree of the best checkpoint.
+    """
+
+    input_quality: dict[str, float]
+    history: list[dict[str, float]] = field(default_factory=list)
+    validation: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+
+
+class _Training:
+    """Networks, clips and device of one training, and what is done with them epoch by epoch."""
+
+    def __init__(
+        self, index: ShardIndex, *, params: Params, vgg19: Path | None, tracker: Tracker
+    ) -> None:
+        self._index, self._params, self._tracker = index, params, tracker
+        self._accelerator = _accelerator(params.train)
+        torch.manual_seed(params.seed)
+        clip_length = params.model.clip_length
+        self._clips = RandomClips(
+            index,
+            clip_length=clip_length,
+            windows_per_video=params.train.windows_per_video,
+            seed=params.seed,
+        )
+        self._held_out = HeldOutClips(index, split="validation", clip_length=clip_length)
+        self._loader: DataLoader[Any] = DataLoader(
+            self._clips,
+            batch_size=params.train.batch_size,
+            num_workers=params.train.loader_workers,
+        )
+        perceptual = _perceptual_loss(params.loss, vgg19, self._accelerator.device)
+        networks = build_networks(params.model, params.train, perceptual=perceptual)
+        prepared = {name: self._accelerator.prepare(getattr(networks, name)) for name in _STATEFUL}
+        self._networks: Networks = dataclasses.replace(networks, **prepared)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self._loader)
+
+    @property
+    def num_steps(self) -> int:
+        return self._params.train.epochs * self.steps_per_epoch
+
+    def resume(self, path: Path) -> _SoFar:
+        """What an interrupted training of this fingerprint left; nothing, if there is none."""
+        if not path.is_file():
+            border = self._params.evaluate.cropped_ssim_border
+            return _SoFar(input_quality(self._held_out_clips(), border=border))
+        tree = checkpoints.load_tree(path)
+        for name, state in tree["networks"].items():
+            getattr(self._networks, name).load_state_dict(state)
+        so_far = _SoFar(**tree["so_far"])
+        log.info("resuming after epoch %d", len(so_far.history))
+        assert all(math.isfinite(row["total"]) for row in so_far.history)
+        return so_far
+
+    def save(self, so_far: _SoFar, path: Path) -> None:
+        """Write what `resume` reads."""
+        networks = {name: getattr(self._networks, name).state_dict() for name in _STATEFUL}
+        # Not dataclasses.asdict, which would copy the best checkpoint.
+        checkpoints.save({"networks": networks, "so_far": vars(so_far)}, path)
+
+    def run_epoch(self, so_far: _SoFar, bar: Progress) -> bool:
+        """Train and validate one epoch, and add it; whether it is the best so far."""
+        epoch = len(so_far.history)
+        self._clips.set_epoch(epoch)
+        means = self._train_epoch(epoch * self.steps_per_epoch, bar)
+        validation = self._validate()
+        so_far.history.append({"epoch": epoch + 1, **means, **validation})
+        so_far.validation = validation
+        self._tracker.log_metrics(validation, step=(epoch + 1) * self.steps_per_epoch)
+        log.info(
+            "epoch %d: PSNR %.2f dB (input %.2f), Cropped SSIM %.4f (input %.4f), loss %.4f",
+            epoch + 1,
+            validation["psnr"],
+            so_far.input_quality["psnr"],
+            validation["cropped_ssim"],
+            so_far.input_quality["cropped_ssim"],
+            means["total"],
+        )
+        is_best = so_far.best is None or _is_better(validation, so_far.best["validation"])
+        if is_best:
+            so_far.best = self.checkpoint(epoch + 1, validation).as_tree()
+        return is_best
+
+    def checkpoint(self, epoch: int, validation: dict[str, float]) -> Checkpoint:
+        """The networks as they are now."""
+        generator, discriminator = (
+            {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
+            for module in (
+                self._accelerator.unwrap_model(self._networks.generator),
+                self._accelerator.unwrap_model(self._networks.discriminator),
+            )
+        )
+        return Checkpoint(
+            params=self._params.network,
+            made_with=self._params.model_dump(mode="json"),
+            manifest_digest=self._index.manifest_digest,
+            run_id=self._tracker.run_id,
+            epoch=epoch,
+            validation=validation,
+            generator=generator,
+            discriminator=discriminator,
+        )
+
+    def _train_epoch(self, first_step: int, bar: Progress) -> dict[str, float]:
+        """Means of the training terms over all steps of an epoch."""
+        rows: list[dict[str, float]] = []
+        for step, batch in enumerate(self._loader, first_step):
+            clip: Any = {key: value.to(self._accelerator.device) for key, value in batch.items()}
+            terms = train_step(
+                self._networks, clip, self._params.loss, self._accelerator, step=step
+            )
+            rows.append(terms)
+            named = {names.STEP_PREFIX + name: value for name, value in terms.items()}
+            self._tracker.log_metrics(named, step=step)
+            bar.advance(1, **{name: terms[name] for name in _SHOWN_TERMS})
+        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+    def _validate(self) -> dict[str, float]:
+        return stabilized_quality(
+            self._accelerator.unwrap_model(self._networks.generator),
+            self._held_out_clips(),
+            border=self._params.evaluate.cropped_ssim_border,
+            device=self._accelerator.device,
+        )
+
+    def _held_out_clips(self) -> Iterator[Clip]:
+        return (self._held_out[item] for item in range(len(self._held_out)))
+
+
+def _is_better(validation: dict[str, float], than: dict[str, float]) -> bool:
+    value, present = validation[SELECTED_BY], than[SELECTED_BY]
+    return value > present if SELECTED_DIRECTION == "higher" else value < present
+
+
+def _accelerator(params: TrainParams) -> Accelerator:
+    found = torch.cuda.is_available()
+    if params.device == "cuda" and not found:
         raise TrainingError("train.device is cuda but no GPU was found; set it to auto or cpu")
     # Where an operation has no deterministic version on the device, torch warns.
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Not called `no` in the file: YAML 1.1 reads that as false, and DVC drops the quotes.
-    precision = "no" if params.train.precision == "fp32" else params.train.precision
-    return Accelerator(cpu=wanted == "cpu", mixed_precision=precision)
+    precision = "no" if params.precision == "fp32" else params.precision
+    return Accelerator(cpu=params.device == "cpu", mixed_precision=precision)
 
 
-def _build(params: Params, vgg19: Path | None, accelerator: Accelerator) -> Networks:
-    perceptual = None
-    if params.loss.lambda_vgg > 0:
-        if vgg19 is None or not vgg19.is_file():
-            raise TrainingError(
-                f"loss.lambda_vgg is {params.loss.lambda_vgg} but there are no VGG19 weights at "
-                f"{vgg19}; run the download stage, or set lambda_vgg to 0"
-            )
-        perceptual = PerceptualLoss(
-            load_vgg19_features(vgg19), num_frames=params.loss.vgg_frames
-        ).to(accelerator.device)
-    return build_networks(params.model, params.train, perceptual=perceptual)
-
-
-def _prepare(networks: Networks, accelerator: Accelerator) -> Networks:
-    prepared = {name: accelerator.prepare(getattr(networks, name)) for name in _STATEFUL}
-    return dataclasses.replace(networks, **prepared)
-
-
-def _run_epoch(
-    loader: DataLoader[Any],
-    networks: Networks,
-    params: Params,
-    accelerator: Accelerator,
-    tracker: Tracker,
-    bar: Progress,
-    step: int,
-) -> tuple[dict[str, float], int]:
-    rows: list[dict[str, float]] = []
-    for batch in loader:
-        clip = {key: value.to(accelerator.device) for key, value in batch.items()}
-        values = train_step(networks, clip, params.loss, accelerator, step=step)  # type: ignore
-        rows.append(values)
-        tracker.log_metrics({f"step/{key}": value for key, value in values.items()}, step=step)
-        bar.advance(1, **{key: values[key] for key in ("total", "smooth", "pixel", "gan")})
-        step += 1
-    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}, step
-
-
-def _checkpoint(
-    networks: Networks,
-    params: Params,
-    index: ShardIndex,
-    tracker: Tracker,
-    epoch: int,
-    quality: dict[str, float],
-    accelerator: Accelerator,
-) -> Checkpoint:
-    generator, discriminator = (
-        {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
-        for module in (
-            accelerator.unwrap_model(networks.generator),
-            accelerator.unwrap_model(networks.discriminator),
+def _perceptual_loss(
+    params: LossParams, vgg19: Path | None, device: torch.device
+) -> PerceptualLoss | None:
+    """The perceptual loss on a device; None where its weight is zero."""
+    if params.lambda_vgg == 0:
+        return None
+    if vgg19 is None or not vgg19.is_file():
+        raise TrainingError(
+            f"loss.lambda_vgg is {params.lambda_vgg} but there are no VGG19 weights at "
+            f"{vgg19}; run the download stage, or set lambda_vgg to 0"
         )
-    )
-    return Checkpoint(
-        params=params.network,
-        made_with=params.model_dump(mode="json"),
-        manifest_digest=index.manifest_digest,
-        run_id=tracker.run_id,
-        epoch=epoch,
-        validation=quality,
-        generator=generator,
-        discriminator=discriminator,
-    )
-
-
-def _save_state(
-    path: Path,
-    networks: Networks,
-    history: list[dict[str, float]],
-    as_filmed: dict[str, float],
-    best: dict[str, Any],
-) -> None:
-    tree = {
-        "networks": {name: getattr(networks, name).state_dict() for name in _STATEFUL},
-        "history": history,
-        "input_quality": as_filmed,
-        "best": best,
-    }
-    checkpoints.save(tree, path)
-
-
-_STATEFUL = ("generator", "discriminator", "optimizer_g", "optimizer_d")
-
-
-def _resume(path: Path, networks: Networks) -> dict[str, Any]:
-    if not path.is_file():
-        return {"history": [], "input_quality": None, "best": None}
-    state: dict[str, Any] = checkpoints.load_tree(path)
-    for name in _STATEFUL:
-        getattr(networks, name).load_state_dict(state["networks"][name])
-    log.info("resuming after epoch %d", len(state["history"]))
-    assert all(math.isfinite(row["total"]) for row in state["history"])
-    return state
+    features = load_vgg19_features(vgg19)
+    return PerceptualLoss(features, num_frames=params.vgg_frames).to(device)

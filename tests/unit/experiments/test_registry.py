@@ -14,7 +14,7 @@ from deepstab.experiments.records import Record, Records
 from deepstab.experiments.registry import compare, local_weights, promote
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import load_weights
-from deepstab.tracking.model import CHECKPOINT_PATH
+from deepstab.tracking.names import MODEL_CHECKPOINT_FILE
 from deepstab.tracking.store import start_run
 
 # Of mlflow and its dependencies, as mlflow 3.17 uses them.
@@ -88,8 +88,8 @@ def make_run(
         run.log_artifact(checkpoint, "checkpoints")
         if model:
             folder = root / run.run_id / "stab_generator"
-            (folder / CHECKPOINT_PATH).parent.mkdir(parents=True)
-            shutil.copy(weights, folder / CHECKPOINT_PATH)
+            (folder / MODEL_CHECKPOINT_FILE).parent.mkdir(parents=True)
+            shutil.copy(weights, folder / MODEL_CHECKPOINT_FILE)
             Model().save(str(folder / "MLmodel"))
             run.log_model(folder)
     return run.run_id

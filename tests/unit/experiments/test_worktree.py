@@ -7,15 +7,12 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from deepstab.config import flatten, parse_params
 from deepstab.errors import RerunError
-from deepstab.experiments.worktree import Worktree, worktree_at
-from tests.conftest import ROOT, with_values
+from deepstab.experiments.worktree import worktree_at
+from tests.conftest import ROOT
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -43,11 +40,6 @@ def repository(tmp_path: Path) -> Path:
     hook.write_text("#!/bin/sh\nexit 1\n")
     hook.chmod(0o755)
     return root
-
-
-def logged(tree: dict[str, Any]) -> dict[str, str]:
-    """Parameters as a run keeps them."""
-    return {key: str(value) for key, value in flatten(parse_params(tree, origin="t")).items()}
 
 
 def left_in(root: Path) -> list[str]:
@@ -102,35 +94,11 @@ def test_what_cannot_be_rebuilt_is_refused_with_the_reason(repository: Path) -> 
     assert left_in(repository) == []
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "params.deepstab.yaml"])
-def test_parameters_as_logged_are_the_file_as_written(name: str, tmp_path: Path) -> None:
-    text = (ROOT / name).read_text()
-    (tmp_path / "params.yaml").write_text(text)
-    Worktree(tmp_path, tmp_path).set_params(logged(yaml.safe_load(text)))
-    assert (tmp_path / "params.yaml").read_text() == text
-
-
-def test_parameters_that_differ_are_set_exactly(
-    tmp_path: Path, default_tree: dict[str, Any]
-) -> None:
-    changes = {
-        "seed": 11,
-        "train.lr_g": 3.3e-05,
-        "train.precision": "bf16",
-        "flow.gaussian": True,
-        "data.split.test": ["1", "2"],
-        "data.split.validation": ["3"],
-        "tracking.experiment": "3",
-        "loss.lambda_gan": 0.30000000000000004,
-    }
-    wanted = logged(with_values(default_tree, changes))
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    Worktree(tmp_path, tmp_path).set_params(wanted)
-    assert logged(yaml.safe_load((tmp_path / "params.yaml").read_text())) == wanted
-
-    del wanted["seed"]
-    with pytest.raises(RerunError, match="other keys than the run: seed"):
-        Worktree(tmp_path, tmp_path).set_params(wanted)
+def test_the_parameter_file_is_the_runs_to_the_byte(repository: Path) -> None:
+    kept = "seed: 8  # comments and\r\nline ends too"
+    with worktree_at("HEAD", root=repository) as tree:
+        tree.write_params(kept)
+        assert (tree.project / "params.yaml").read_bytes() == kept.encode()
 
 
 def test_videos_outside_git_are_linked(repository: Path) -> None:

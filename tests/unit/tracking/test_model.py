@@ -13,15 +13,16 @@ import torch
 from deepstab.errors import TrackingError
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import Checkpoint
+from deepstab.tracking.connection import connect, tracking_uri
 from deepstab.tracking.model import (
-    CHECKPOINT_PATH,
     log_generator,
     save_generator,
     send_model,
     verify_generator,
 )
+from deepstab.tracking.names import MODEL_CHECKPOINT_FILE
 from deepstab.tracking.run import Tracker
-from deepstab.tracking.store import connect, start_run, tracking_uri
+from deepstab.tracking.store import start_run
 
 # Of mlflow and its dependencies, as mlflow 3.17 uses them.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -73,7 +74,7 @@ def test_signature_and_checkpoint_are_inside_and_no_pickle(
         "aspect": (1,),
     }
     assert [(spec.name, spec.shape) for spec in signature.outputs] == [("theta", (1, 12, 2, 3))]
-    inside = checkpoints.load(saved / CHECKPOINT_PATH)
+    inside = checkpoints.load(saved / MODEL_CHECKPOINT_FILE)
     assert inside.weights_sha256() == untrained.weights_sha256()
     assert (saved / "data" / "model.pt2").is_file()
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from deepstab.data.clips import RandomClips
 from deepstab.data.shards import ShardIndex
 from deepstab.errors import CheckpointError, ShardError, TrainingError
 from deepstab.models import checkpoints
+from deepstab.tracking.names import BEST_NAME, FINAL_NAME
 from deepstab.tracking.run import Tracker
 from deepstab.training import loop
-from deepstab.training.loop import BEST_NAME, FINAL_NAME, train
+from deepstab.training.loop import train
 from deepstab.training.step import build_networks, stabilize_clip, train_step
 from tests.conftest import ROOT, with_values
 
@@ -86,7 +88,7 @@ def test_one_clip_can_be_overfitted(tiny_index: ShardIndex, tiny_params: Params,
     networks = build_networks(model, faster, perceptual=None)
     item = RandomClips(tiny_index, clip_length=12, windows_per_video=1, seed=1)[0]
     clip = {key: value[None] for key, value in item.items()}
-    accelerator = loop._accelerator(tiny_params)
+    accelerator = loop._accelerator(tiny_params.train)
     untouched = float((clip["unstable"] - clip["stable"]).abs().mean())
     for step in range(120):
         values = train_step(networks, clip, loss, accelerator, step=step)  # type: ignore[arg-type]
@@ -115,16 +117,16 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term_and_keeps_the_best(
     tiny_index: ShardIndex, tiny_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs = tiny_params.train.model_copy(update={"epochs": 50})
-    run_epoch = loop._run_epoch
+    train_epoch = loop._Training._train_epoch
 
-    def poisoned(loader, networks, params, *rest):  # type: ignore[no-untyped-def]
+    def poisoned(training: loop._Training, *rest: Any) -> dict[str, float]:
         # From the second epoch on, one weight is not a number.
         if (tmp_path / "checkpoints" / BEST_NAME).exists():
             with torch.no_grad():
-                next(networks.generator.parameters())[0] = float("nan")
-        return run_epoch(loader, networks, params, *rest)
+                next(training._networks.generator.parameters())[0] = float("nan")
+        return train_epoch(training, *rest)
 
-    monkeypatch.setattr(loop, "_run_epoch", poisoned)
+    monkeypatch.setattr(loop._Training, "_train_epoch", poisoned)
     with pytest.raises(TrainingError, match=r"step \d+: loss term '\w+' is nan") as caught:
         run(tiny_index, tiny_params.model_copy(update={"train": epochs}), tmp_path)
     assert "\n" not in str(caught.value)

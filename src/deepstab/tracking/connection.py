@@ -1,0 +1,192 @@
+"""How MLflow's store is reached: which one it is, whether it is there, what its refusals mean."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from deepstab.errors import TrackingError
+from deepstab.tracking.run import one_line
+
+_PROBE_TIMEOUT_S = 4.0
+_LOCK_TIMEOUT_S = 120.0  # another process creates the database
+_DATABASE = re.compile(r"(sqlite|postgresql|mysql|mssql)(\+\w+)?:")
+_CREDENTIALS = re.compile(r"//[^/@]*@")
+_REMEDY = "start the server, correct or unset MLFLOW_TRACKING_URI, or set DEEPSTAB_TRACKING=off"
+_MLFLOW_SETTINGS = {
+    # The outbox tries again; mlflow's own four minutes of retries would hold up the end of a run.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def tracking_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI, or the SQLite database in the project root.
+
+    A relative SQLite path counts from the root, wherever the stage runs.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    database = _sqlite_file(uri)
+    if database is None or database.is_absolute():
+        return uri
+    path = (root / database).absolute().as_posix()
+    return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
+
+
+def connect(uri: str) -> Any:
+    """Open an existing store to read what is in it, and nothing is made where there is none.
+
+    Returns:
+        An `mlflow.MlflowClient`.
+
+    Raises:
+        TrackingError: mlflow is not installed, or there is no such store, or it is away.
+    """
+    database = _sqlite_file(uri)
+    if database is not None and not database.is_file():
+        raise TrackingError(
+            f"there is no MLflow database {database}; run the pipeline first, call from the "
+            "project's folder, or set MLFLOW_TRACKING_URI"
+        )
+    with refusals(uri):
+        probe(uri)
+        client = _load_client()
+        if _DATABASE.match(uri):
+            _connect_once(uri)
+        return client(uri, uri)
+
+
+def open_store(uri: str, *, experiment: str, root: Path) -> tuple[Any, str]:
+    """Open a store to write to it; store and experiment are made where there are none.
+
+    Args:
+        uri: as `tracking_uri` returns it.
+        experiment: name of the experiment.
+        root: project root, where artifacts go if the store has no place of its own for them.
+
+    Returns:
+        An `mlflow.MlflowClient`, and the experiment's id.
+    """
+    probe(uri)
+    client = _load_client()
+    with _creation_lock(uri):
+        if _DATABASE.match(uri):
+            _prepare_database(uri, experiment=experiment, root=root)
+        opened = client(uri)
+        return opened, _get_or_create(opened, experiment)
+
+
+def _get_or_create(client: Any, experiment: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        try:
+            return client.create_experiment(experiment)
+        except MlflowException:  # perhaps another process was faster
+            found = client.get_experiment_by_name(experiment)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def _load_client() -> Any:
+    for name, value in _MLFLOW_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        from mlflow import MlflowClient
+    except ModuleNotFoundError as error:
+        raise TrackingError(
+            f"mlflow is not installed ({error}); pip install 'mlflow>=3.13,!=3.18.0', or set "
+            "DEEPSTAB_TRACKING=off"
+        ) from None
+    for chatter in ("mlflow", "alembic"):
+        logging.getLogger(chatter).setLevel(logging.WARNING)
+    return MlflowClient
+
+
+def probe(uri: str) -> None:
+    """Raise within seconds if nothing answers at an http URI."""
+    if not is_http(uri):
+        return
+    try:
+        address = f"{shown(uri).rstrip('/')}/health"
+        urllib.request.urlopen(address, timeout=_PROBE_TIMEOUT_S).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in {502, 503, 504}:  # any other answer is one of a server that is there
+            raise
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):  # mlflow has its own certificates
+            raise
+
+
+def _connect_once(uri: str) -> None:
+    """Raise at once if a database is away: mlflow itself would try for minutes."""
+    from sqlalchemy import create_engine
+
+    create_engine(uri).connect().close()
+
+
+def _prepare_database(uri: str, *, experiment: str, root: Path) -> None:
+    """Make the tables, and the experiments with artifacts beside them: mlflow takes the cwd."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    _connect_once(uri)
+    database = _sqlite_file(uri)
+    artifacts = (database.parent if database else root.absolute()) / "mlruns"
+    store: Any = SqlAlchemyStore(uri, artifacts.as_uri())
+    if store.get_experiment_by_name(experiment) is None:
+        store.create_experiment(experiment)
+
+
+@contextmanager
+def _creation_lock(uri: str) -> Iterator[None]:
+    """Several processes that open a new SQLite store at once would corrupt it for good."""
+    database = _sqlite_file(uri)
+    if database is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock", _LOCK_TIMEOUT_S) if database else nullcontext():
+        yield
+
+
+@contextmanager
+def refusals(uri: str, remedy: str = _REMEDY) -> Iterator[None]:
+    """Turn whatever MLflow, its database or the network raise into a `TrackingError`."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:  # of mlflow, its database, the network, the disk
+        raise TrackingError(f"MLflow at {shown(uri)}: {one_line(error)}; {remedy}") from error
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    prefix = "sqlite:///"
+    if not uri.startswith(prefix):
+        return None
+    return Path(urllib.parse.unquote(uri.removeprefix(prefix).partition("?")[0]))
+
+
+def is_http(uri: str) -> bool:
+    """Whether a URI is one of the web."""
+    return uri.startswith(("http://", "https://"))
+
+
+def shown(uri: str) -> str:
+    """The URI without a user's name and password."""
+    return _CREDENTIALS.sub("//", uri)

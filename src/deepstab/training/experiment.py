@@ -1,0 +1,94 @@
+"""One experiment: a training as a run of the tracking store, with all that describes it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from deepstab.config import Params, flatten, load_params
+from deepstab.data.manifest import MANIFEST_NAME, Manifest
+from deepstab.data.shards import ShardIndex, verify_shards
+from deepstab.models import checkpoints
+from deepstab.models.vgg19 import VGG19_NAME
+from deepstab.tracking import names
+from deepstab.tracking.durations import recall_durations
+from deepstab.tracking.run import Tracker
+from deepstab.tracking.store import start_run
+from deepstab.training.loop import TrainingResult, train
+
+
+def run_experiment(
+    params_file: Path, *, raw: Path, shards: Path, destination: Path, root: Path
+) -> TrainingResult:
+    """Train both networks in a new run, which gets parameters, data, figures and checkpoints.
+
+    Args:
+        params_file: the parameters; the run keeps them value by value, and the file as it is.
+        raw: folder of the videos, the manifest and the VGG19 weights.
+        shards: folder of the flow cache.
+        destination: folder of the checkpoints.
+        root: project root, which holds the store and the scratch folder.
+
+    Raises:
+        ParameterError, DataError, ShardError: what the training reads cannot be used.
+        TrainingError: as `train`.
+        TrackingError: the store is away or refuses.
+    """
+    started = time.monotonic()
+    params, manifest = load_params(params_file), Manifest.load(raw / MANIFEST_NAME)
+    index = ShardIndex.load(shards)
+    verify_shards(index)
+    scratch = root / ".scratch"
+    with start_run(
+        experiment=params.tracking.experiment,
+        root=root,
+        outbox=scratch / "outbox",
+        tags={
+            names.DATA_SOURCE_TAG: manifest.source,
+            names.DATA_GENERATED_TAG: str(manifest.generated),
+        },
+        system_metrics=True,
+    ) as tracker:
+        _log_inputs(tracker, params, manifest)
+        tracker.log_text(params_file.read_bytes().decode(), names.PARAMS_FILE)
+        tracker.log_artifact(raw / MANIFEST_NAME, names.DATA_FOLDER)
+        result = train(
+            index,
+            params=params,
+            vgg19=raw / VGG19_NAME,
+            destination=destination,
+            scratch=scratch / "train",
+            tracker=tracker,
+        )
+        _log_result(tracker, result, destination)
+        digests = {"download": manifest.digest(), "flow": index.digest()}
+        durations = recall_durations(digests, scratch=scratch)
+        durations[names.DURATION_PREFIX + "train"] = time.monotonic() - started
+        tracker.log_metrics(durations, step=0)
+    return result
+
+
+def _log_inputs(tracker: Tracker, params: Params, manifest: Manifest) -> None:
+    tracker.log_params(flatten(params))
+    for context in (names.TRAINING_DATA, names.VALIDATION_DATA):
+        tracker.log_dataset(
+            f"{manifest.source}-{context}",
+            sha256=manifest.digest(),
+            source=manifest.source,
+            context=context,
+        )
+
+
+def _log_result(tracker: Tracker, result: TrainingResult, folder: Path) -> None:
+    best = {"epoch": result.best.epoch, **result.best.validation}
+    tracker.log_metrics({names.BEST_PREFIX + name: value for name, value in best.items()}, step=0)
+    for name in (names.BEST_NAME, names.FINAL_NAME):
+        tracker.log_artifact(folder / name, names.CHECKPOINTS_FOLDER)
+    final = checkpoints.load(folder / names.FINAL_NAME)
+    tracker.set_tags(
+        {
+            names.EPOCH_TAG: str(result.best.epoch),
+            names.GENERATOR_TAG: result.best.generator_sha256(),
+            names.FINAL_GENERATOR_TAG: final.generator_sha256(),
+        }
+    )
