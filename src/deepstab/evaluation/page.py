@@ -32,8 +32,10 @@ _KEY_PARAMS = (
     *("train.epochs", "train.batch_size", "train.lr_g", "train.lr_d"),
     *("loss.lambda_gan", "loss.lambda_pixel", "loss.lambda_vgg", "loss.lambda_smooth"),
 )
+# More columns would not fit a screen.
 _VIDEO_COLUMNS = {
-    **dict.fromkeys(("jitter_px", "psnr"), ROWS),
+    "jitter_px": ROWS,
+    "psnr": ("input", "stabilized"),
     **dict.fromkeys(("cropped_ssim", "stability", "crop", "distortion"), ("stabilized",)),
 }
 _FACTS = {
