@@ -14,7 +14,7 @@ import yaml
 
 from tests.conftest import ROOT
 
-STAGES = ["download", "flow", "train", "evaluate"]
+STAGES = ["download", "flow", "train", "evaluate", "report"]
 
 
 class Checkout:

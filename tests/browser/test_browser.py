@@ -197,7 +197,9 @@ def test_the_registered_model_has_its_alias(
     mlflow_ui.save("mlflow-model")
 
 
-@pytest.mark.parametrize(("width", "colors"), [(1280, "light"), (420, "dark")])
+@pytest.mark.parametrize(
+    ("width", "colors"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+)
 def test_the_report_plays_and_needs_nothing(
     browser: Browser, checkout: Checkout, width: int, colors: Any
 ) -> None:
@@ -206,8 +208,16 @@ def test_the_report_plays_and_needs_nothing(
     page.goto((checkout.root / "reports/report.html").as_uri())
     expect(page.get_by_role("heading", level=1)).to_have_text("Stabilization report")
     expect(page.get_by_text("GENERATED virtual flights")).to_be_visible()
-    expect(page.get_by_role("columnheader", name="baseline").first).to_be_visible()
-    assert page.locator("svg[role=img]").count() >= 3 + 8  # camera path and learning curves
+    for row in ("baseline", "untrained"):
+        expect(page.get_by_role("columnheader", name=row).first).to_be_visible()
+    charts = page.locator("[role=img] > svg")
+    assert charts.count() == 3 + 2 + 6  # camera path, validation, losses that are on
+    page.get_by_text("x, px @640", exact=True).scroll_into_view_if_needed()
+    axis = charts.first.get_by_text("frame", exact=True)
+    expect(axis).to_be_visible()
+    assert axis.evaluate("text => getComputedStyle(text).fill") == page.locator(
+        ".soft"
+    ).first.evaluate("text => getComputedStyle(text).color")
     page.get_by_text(EXPERIMENT).first.wait_for()
     players = page.locator("video")
     assert players.count() == 1

@@ -38,7 +38,7 @@ def test_outputs_are_valid(checkout: Checkout) -> None:
     }
     assert metrics["run_id"] == best.run_id != ""
     for name in ("psnr", "cropped_ssim", "jitter_px", "stability", "true_jitter_px"):
-        assert set(metrics[name]) == {"input", "baseline", "stabilized"}
+        assert set(metrics[name]) == {"input", "baseline", "untrained", "stabilized"}
     scores = json.loads((root / "reports/scores.json").read_text())
     assert scores == {
         name: pytest.approx(metrics[name]["stabilized"], abs=5.1e-4)
@@ -49,7 +49,8 @@ def test_outputs_are_valid(checkout: Checkout) -> None:
     }
     per_video = (root / "reports/per_video.csv").read_text().splitlines()
     assert len(per_video) == 2
-    assert (root / "reports/plots/side_by_side.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("loss_curves.png", "side_by_side.png", "plots/path_1.png"):
+        assert (root / "reports" / picture).read_bytes().startswith(b"\x89PNG")
     for text in ("summary.txt", "report.html"):
         assert "GENERATED" in (root / "reports" / text).read_text()
     assert best.run_id in (root / "reports/report.html").read_text()
@@ -94,9 +95,14 @@ def test_only_what_changed_runs_again(checkout: Checkout, tiny_tree: dict[str, A
     console = checkout.root / "src/deepstab/cli/console.py"
     console.write_text(console.read_text() + "\n# edited\n")
     assert checkout.would_run() == []
+    page = checkout.root / "src/deepstab/evaluation/page.html"
+    page.write_text(page.read_text().replace("Stabilization report</h1>", "Edited report</h1>"))
+    assert checkout.repro() == ["report"]
+    assert "Edited report" in (checkout.root / "reports/report.html").read_text()
+    assert len(checkout.query("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")) == 1
     generator = checkout.root / "src/deepstab/models/generator.py"
     generator.write_text(generator.read_text() + "\n# edited\n")
-    assert checkout.repro() == ["train", "evaluate"]
+    assert checkout.repro() == ["train", "evaluate", "report"]
     assert len(checkout.query("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")) == 2
 
 

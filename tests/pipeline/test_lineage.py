@@ -63,7 +63,7 @@ def dirty(
     generator.write_text(original.replace("_FLOW_GAIN = 10.0", "_FLOW_GAIN = 3.0"))
     (checkout.root / "src/deepstab/models/new.py").write_text('"""Not in git."""\n')
     checkout.write_params(with_values(tree, {"train.lr_g": 0.02}))
-    assert checkout.repro() == ["train", "evaluate"]
+    assert checkout.repro() == ["train", "evaluate", "report"]
     made = run_id_of(checkout)
     assert weights_of(checkout) != before
     for name in ("src", "reports", "checkpoints"):

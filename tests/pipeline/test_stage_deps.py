@@ -56,7 +56,8 @@ def file_of(module: str) -> Path:
 
 
 def code_deps(stage: str) -> set[Path]:
-    return {ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith(("src/", "stages/"))}
+    deps = (dep for dep in STAGES[stage]["deps"] if dep.startswith(("src/", "stages/")))
+    return {ROOT / dep for dep in deps if not dep.endswith(".html")}
 
 
 def script_of(stage: str) -> Path:

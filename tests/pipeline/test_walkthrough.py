@@ -160,4 +160,4 @@ def test_plots_have_every_experiment(walk: Walk, tmp_path: Path) -> None:
     for title in ("Validation PSNR, dB", "Smoothness loss"):
         assert title in page
     pictures = {path.name for path in (tmp_path / "plots" / "static").iterdir()}
-    assert pictures == {f"{name}_reports_plots_side_by_side.png" for name in ("HEAD", "sigma-12")}
+    assert pictures == {f"{name}_reports_side_by_side.png" for name in ("HEAD", "sigma-12")}

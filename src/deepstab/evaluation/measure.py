@@ -2,158 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import islice, tee
+from multiprocessing import get_context
 from operator import itemgetter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from deepstab.config import EvaluateParams
-from deepstab.data.clips import read_clip
-from deepstab.data.manifest import VideoFile, VideoPair
-from deepstab.data.shards import PairEntry, ShardIndex, ShardReader
-from deepstab.evaluation.baselines import GAUSSIAN_SIGMA_FRAMES, gaussian_path_corrections
-from deepstab.geometry import compose, corner_shift_px, invert, pixels_to_theta
+from deepstab.data.manifest import VideoPair
+from deepstab.evaluation.corrections import Correction, Inputs, Thetas, correct_video
+from deepstab.evaluation.results import ROWS, VideoResult
+from deepstab.geometry import compose, corner_shift_px, invert
 from deepstab.metrics.image import cropped_ssim, psnr
-from deepstab.metrics.stability import CameraPath, score_videos
-from deepstab.models.generator import StabGenerator
-from deepstab.stabilize.whole_video import estimate_thetas, warp_frame
+from deepstab.metrics.stability import CameraPath, StabilityScore, score_videos
+from deepstab.progress import progress
+from deepstab.stabilize.whole_video import warp_frame
 from deepstab.trajectory import second_difference
 from deepstab.video.frames import read_frames
 
 Image = NDArray[np.uint8]
-Thetas = NDArray[np.float64]
-
-ROWS = ("input", "baseline", "stabilized")
-"""What every measure is taken of: the video as filmed; tracked corners and a Gaussian path; the
-network."""
 
 # Lengths are given at this frame width, as everywhere in the measures.
 _WIDTH_PX = 640
 
 
 @dataclass(frozen=True, eq=False)
-class PairResult:
-    """One test video.
+class Measured:
+    """A test video's result, and its middle frame: unstable, stabilized and stable."""
 
-    Attributes:
-        name: of the pair.
-        num_frames: that were measured.
-        measures: name -> row (of `ROWS`) -> value; crop and distortion compare a video with the
-            input, whose own value is 1.
-        paths: row -> camera path, as measured on the frames.
-        thetas: (num_frames, 2, 3), the network's correction.
-        frames: (unstable, stabilized, stable) of the middle of the video.
-    """
-
-    name: str
-    num_frames: int
-    measures: dict[str, dict[str, float]]
-    paths: dict[str, CameraPath]
-    thetas: Thetas
+    result: VideoResult
     frames: tuple[Image, Image, Image]
 
 
-def evaluate_pair(
-    generator: StabGenerator,
-    pair: VideoPair,
-    entry: PairEntry,
-    index: ShardIndex,
-    *,
-    raw: Path,
-    clip_length: int,
-    params: EvaluateParams,
-) -> PairResult:
-    """Stabilize one test video at its own size, by the network and by the baseline, and measure.
+def measure_videos(
+    pairs: Sequence[VideoPair], inputs: Inputs, params: EvaluateParams
+) -> list[Measured]:
+    """Measure test videos in one process per core, each with one thread.
 
-    Both corrections are applied alike: at the input's zoom, edges repeated. PSNR (dB) and Cropped
-    SSIM are against the stable recording, over all frames; the rest is defined in
-    `deepstab.metrics.stability`. For generated videos also, from the true correction:
-    `true_jitter_px`, the RMS second difference of what is left of the shake at the corners, and
-    `true_error_px`, the RMS distance of the corners from where the stable camera has them.
+    The figures do not depend on the number of processes.
 
     Args:
-        generator: in evaluation mode.
+        pairs: the test videos.
+        inputs: what the checkpoint is measured with.
+        params: the evaluate section.
+
+    Returns:
+        In the order of the pairs.
+    """
+    workers = min(os.cpu_count() or 1, len(pairs))
+    # Forked copies of torch's threads would hang.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _use_one_thread)
+    with pool, progress(len(pairs), label="evaluate", unit="videos") as bar:
+        pending = [pool.submit(measure_video, pair, inputs, params) for pair in pairs]
+        try:
+            for done in as_completed(pending):
+                done.result()
+                bar.advance()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [done.result() for done in pending]
+
+
+def measure_video(pair: VideoPair, inputs: Inputs, params: EvaluateParams) -> Measured:
+    """Stabilize one test video at its own size in every way, and measure all of them.
+
+    The network's rows are shown as `deepstab stabilize` writes them, with the zoom that hides the
+    border; stability, jitter, crop, distortion and inter-frame PSNR, defined in
+    `deepstab.metrics.stability`, are of that. The baseline is shown at the input's zoom, its edges
+    repeated. PSNR (dB) and Cropped SSIM are against the stable recording, over all frames, of the
+    corrections without the zoom, because a zoom is not an error of the motion. So are, for
+    generated videos, `true_jitter_px` and `true_error_px`, see `true_residual`.
+
+    Args:
         pair: the videos.
-        entry: the same pair's shards.
-        index: the shards.
-        raw: folder the pair's paths are relative to.
-        clip_length: frames the generator takes.
+        inputs: the checkpoint, and the folder the pair's paths are relative to.
         params: the evaluate section.
     """
-    reader = ShardReader(index)
-
-    def read_window(start: int, num_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
-        clip = read_clip(reader, entry, start, num_frames)
-        return clip["unstable"], clip["flow"]
-
-    thetas = estimate_thetas(
-        generator,
-        read_window,
-        num_frames=entry.num_frames,
-        aspect=entry.aspect,
-        clip_length=clip_length,
-        window_stride=params.window_stride,
-    )
-    unstable = raw / pair.unstable.path
-    corrections = {
-        "input": np.broadcast_to(np.eye(2, 3), thetas.shape),
-        "baseline": _baseline_thetas(unstable, pair.unstable, num_frames=len(thetas)),
-        "stabilized": thetas,
-    }
+    corrections = correct_video(pair, inputs, window_stride=params.window_stride)
     pixels = _PixelMeasures(params.cropped_ssim_border)
-    middle = len(thetas) // 2
-    shown: list[tuple[Image, Image, Image]] = []
-
-    def corrected() -> Iterator[dict[str, Image]]:
-        stable = read_frames(raw / pair.stable.path)
-        pairs = zip(read_frames(unstable), stable, strict=False)
-        for number, (shaky, wanted) in enumerate(islice(pairs, len(thetas))):
-            frames = {row: warp_frame(shaky, corrections[row][number]) for row in ROWS[1:]}
-            frames["input"] = shaky
-            pixels.add(frames, wanted)
-            if number == middle:
-                shown.append((shaky, frames["stabilized"], wanted))
-            yield frames
-
+    middle: list[tuple[Image, Image, Image]] = []
+    shown = _shown_frames(pair, inputs.raw, corrections, pixels, middle)
     before, *after = (
-        map(itemgetter(row), copy)
-        for row, copy in zip(ROWS, tee(corrected(), len(ROWS)), strict=True)
+        map(itemgetter(row), copy) for row, copy in zip(ROWS, tee(shown, len(ROWS)), strict=True)
     )
-    baseline, stabilized = score_videos(before, after)
-    videos = {
-        "input": stabilized.input,
-        "baseline": baseline.output,
-        "stabilized": stabilized.output,
-    }
-    measures = {
-        **pixels.means(),
-        "jitter_px": {row: videos[row].jitter_px for row in ROWS},
-        "roll_jitter_deg": {row: videos[row].roll_jitter_deg for row in ROWS},
-        "stability": {row: videos[row].stability for row in ROWS},
-        "interframe_psnr": {row: videos[row].interframe_psnr_db for row in ROWS},
-        "crop": {"input": 1.0, "baseline": baseline.crop, "stabilized": stabilized.crop},
-        "distortion": {
-            "input": 1.0,
-            "baseline": baseline.distortion_worst,
-            "stabilized": stabilized.distortion_worst,
-        },
-    }
+    scores = dict(zip(ROWS[1:], score_videos(before, after), strict=True))
+    measures, paths = _by_row(scores)
+    measures = pixels.means() | measures
+    width, height = pair.unstable.width, pair.unstable.height
     if pair.truth is not None:
-        true = torch.from_numpy(np.load(raw / pair.truth)[: len(thetas)])
-        measures |= true_residual(corrections, true, aspect=entry.aspect)
-    return PairResult(
+        true = torch.from_numpy(np.load(inputs.raw / pair.truth)[: pair.num_frames])
+        unzoomed = {row: correction.unzoomed for row, correction in corrections.items()}
+        measures |= true_residual(unzoomed, true, aspect=width / height)
+    result = VideoResult(
         name=pair.name,
-        num_frames=len(thetas),
+        num_frames=pair.num_frames,
+        width=width,
+        height=height,
         measures=measures,
-        paths={row: videos[row].path for row in ROWS},
-        thetas=thetas,
-        frames=shown[0],
+        paths=paths,
+        thetas={row: correction.shown for row, correction in corrections.items()},
     )
+    return Measured(result, middle[0])
 
 
 def true_residual(
@@ -162,12 +120,14 @@ def true_residual(
     """What is left of a known shake.
 
     Args:
-        corrections: row -> thetas (time, 2, 3); the identity: none.
+        corrections: row -> thetas (time, 2, 3) without any zoom; the identity: none.
         true: (time, 2, 3) from the stable view to the unstable frame.
         aspect: width / height of the video.
 
     Returns:
-        `true_jitter_px` and `true_error_px` of every row, px at width 640.
+        Of every row, px at width 640: `true_jitter_px`, the RMS second difference of what is left
+        of the shake at the corners, and `true_error_px`, the RMS distance of the corners from
+        where the stable camera has them.
     """
     size = {"width": _WIDTH_PX, "height": _WIDTH_PX / aspect}
     identity = torch.eye(2, 3, dtype=true.dtype).expand_as(true)
@@ -181,39 +141,46 @@ def true_residual(
     return values
 
 
-def mean_measures(results: list[PairResult]) -> dict[str, dict[str, float]]:
-    """Means over videos: name -> row -> value, and jitter ratios.
-
-    `jitter_ratio` is the ratio of the mean jitters; `jitter_ratio_geomean` the geometric mean of
-    the videos' own ratios.
-    """
-    means = {
-        name: {
-            row: float(np.mean([result.measures[name][row] for result in results])) for row in ROWS
-        }
-        for name in results[0].measures
-    }
-    jitter = means["jitter_px"]
-    ratios = {
-        row: np.array(
-            [
-                result.measures["jitter_px"][row] / result.measures["jitter_px"]["input"]
-                for result in results
-            ]
-        )
-        for row in ROWS
-    }
-    means["jitter_ratio"] = {row: jitter[row] / jitter["input"] for row in ROWS}
-    means["jitter_ratio_geomean"] = {
-        row: float(np.exp(np.mean(np.log(ratios[row])))) for row in ROWS
-    }
-    return means
+def _shown_frames(
+    pair: VideoPair,
+    raw: Path,
+    corrections: Mapping[str, Correction],
+    pixels: _PixelMeasures,
+    middle: list[tuple[Image, Image, Image]],
+) -> Iterator[dict[str, Image]]:
+    """Yield every row's frame as shown; hand the unzoomed ones to `pixels`, keep the middle."""
+    stable = read_frames(raw / pair.stable.path)
+    both = zip(read_frames(raw / pair.unstable.path), stable, strict=False)
+    for number, (shaky, wanted) in enumerate(islice(both, pair.num_frames)):
+        shown, unzoomed = {"input": shaky}, {"input": shaky}
+        for row in ROWS[1:]:
+            shown[row] = warp_frame(shaky, corrections[row].shown[number])
+            unzoomed[row] = warp_frame(shaky, corrections[row].unzoomed[number])
+        pixels.add(unzoomed, wanted)
+        if number == pair.num_frames // 2:
+            middle.append((shaky, shown["stabilized"], wanted))
+        yield shown
 
 
-def _baseline_thetas(unstable: Path, info: VideoFile, *, num_frames: int) -> Thetas:
-    frames = islice(read_frames(unstable), num_frames)
-    matrices = gaussian_path_corrections(frames, sigma_frames=GAUSSIAN_SIGMA_FRAMES)
-    return pixels_to_theta(matrices, width=info.width, height=info.height)
+def _by_row(
+    scores: Mapping[str, StabilityScore],
+) -> tuple[dict[str, dict[str, float]], dict[str, CameraPath]]:
+    videos = {
+        "input": next(iter(scores.values())).input,
+        **{row: score.output for row, score in scores.items()},
+    }
+    measures = {
+        "jitter_px": {row: video.jitter_px for row, video in videos.items()},
+        "roll_jitter_deg": {row: video.roll_jitter_deg for row, video in videos.items()},
+        "stability": {row: video.stability for row, video in videos.items()},
+        "interframe_psnr": {row: video.interframe_psnr_db for row, video in videos.items()},
+        "crop": {"input": 1.0, **{row: score.crop for row, score in scores.items()}},
+        "distortion": {
+            "input": 1.0,
+            **{row: score.distortion_worst for row, score in scores.items()},
+        },
+    }
+    return measures, {row: video.path for row, video in videos.items()}
 
 
 class _PixelMeasures:
@@ -238,3 +205,8 @@ class _PixelMeasures:
 
 def _rms(values: torch.Tensor) -> float:
     return float(values.square().mean().sqrt())
+
+
+def _use_one_thread() -> None:
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)

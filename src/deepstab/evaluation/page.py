@@ -8,19 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from deepstab.data.manifest import Manifest
-from deepstab.evaluation import charts
-from deepstab.evaluation.charts import Chart, line_chart
-from deepstab.evaluation.measure import ROWS, PairResult
-from deepstab.evaluation.players import MAX_FRAMES
-from deepstab.evaluation.tables import GENERATED, MEASURES, Measure, worst_first
+from deepstab.evaluation.plots import Chart, History, learning_charts, path_charts
+from deepstab.evaluation.results import (
+    MAX_FRAMES,
+    NUM_SHOWN,
+    ROWS,
+    Evaluation,
+    VideoResult,
+    file_name,
+    mean_measures,
+    worst_first,
+)
+from deepstab.evaluation.tables import GENERATED, MEASURES, Measure
 from deepstab.tracking.run import Plain
-
-NUM_SHOWN = 3
-"""So many videos, the worst, have a player and their camera path in the page."""
 
 _NONE = "n/a"
 _MAX_PLAYERS_BYTES = 5_000_000
@@ -29,10 +32,11 @@ _KEY_PARAMS = (
     *("train.epochs", "train.batch_size", "train.lr_g", "train.lr_d"),
     *("loss.lambda_gan", "loss.lambda_pixel", "loss.lambda_vgg", "loss.lambda_smooth"),
 )
-_LOSSES = ("total", "gan", "pixel", "vgg", "smooth", "identity", "discriminator")
+# More columns would not fit a screen.
 _VIDEO_COLUMNS = {
-    **dict.fromkeys(("jitter_px", "psnr"), ROWS),
-    **dict.fromkeys(("cropped_ssim", "stability", "crop", "distortion"), ROWS[2:]),
+    "jitter_px": ROWS,
+    "psnr": ("input", "stabilized"),
+    **dict.fromkeys(("cropped_ssim", "stability", "crop", "distortion"), ("stabilized",)),
 }
 _FACTS = {
     "mlflow.source.git.commit": "commit",
@@ -52,13 +56,11 @@ class Training:
 
     Attributes:
         history: one row per epoch, as in reports/history.csv.
-        best_epoch: the epoch that is evaluated.
-        run_id: the run that trained; empty: not tracked.
+        as_filmed: the input's own validation figures, as far as they are known.
     """
 
-    history: Sequence[Mapping[str, float]]
-    best_epoch: int
-    run_id: str
+    history: History
+    as_filmed: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class _Row:
     title: str
     meaning: str
     better: str
-    cells: tuple[tuple[str, bool], ...]  # text, whether it is the best of baseline and network
+    cells: tuple[tuple[str, bool], ...]  # text, whether it is the best of the corrections
 
 
 @dataclass(frozen=True)
@@ -84,34 +86,26 @@ class _Shown:
     scene: str
     num_frames: int
     num_played: int
-    width: int
-    height: int
     player: str | None  # data URI
-    paths: tuple[Chart, ...]
+    paths: list[Chart]
 
 
 def render_page(
-    results: Sequence[PairResult],
-    means: Mapping[str, Mapping[str, float]],
+    evaluation: Evaluation,
     manifest: Manifest,
     *,
     params: Mapping[str, Plain],
-    run_id: str,
-    facts: Mapping[str, str],
     training: Training,
-    players: Mapping[str, Path],
+    players: Path,
 ) -> str:
     """The page, the same bytes for the same arguments.
 
     Args:
-        results: of all test videos.
-        means: of them, as `mean_measures` gives them.
+        evaluation: of all test videos.
         manifest: of the data.
         params: all parameters, dotted key to value.
-        run_id: the MLflow run; empty: not tracked.
-        facts: commit, machine and the like by tag name, see `deepstab.tracking.provenance`.
         training: learning curves.
-        players: video name -> before/after video, of the `NUM_SHOWN` worst.
+        players: folder of the before/after videos of the `NUM_SHOWN` worst.
     """
     environment = Environment(
         loader=PackageLoader("deepstab", "evaluation"),
@@ -120,29 +114,31 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    ordered = worst_first(results)
+    ordered = worst_first(evaluation.videos)
+    means = mean_measures(evaluation.videos)
     scenes = {pair.name: pair.scene for pair in manifest.pairs}
+    facts = evaluation.facts
     return environment.get_template("page.html").render(
         banner=GENERATED if manifest.generated else "",
         rows=ROWS,
+        planned=params["model.head"] == "motion",
         means=[_row(MEASURES[name], values) for name, values in means.items()],
         left={row: _percent(means["jitter_ratio"][row]) for row in ROWS},
         psnr={row: f"{means['psnr'][row]:.1f}" for row in ROWS},
         crop={row: _percent(means["crop"][row]) for row in ROWS},
         video_columns={MEASURES[name].title: rows for name, rows in _VIDEO_COLUMNS.items()},
-        videos=[_video(result, scenes[result.name]) for result in ordered],
+        videos=[_video(video, scenes[video.name]) for video in ordered],
         shown=_shown(ordered[:NUM_SHOWN], scenes, players),
         max_frames=MAX_FRAMES,
-        curves=_curves(training),
-        training=training,
-        run_id=run_id,
+        curves=learning_charts(training.history, training.as_filmed),
+        evaluation=evaluation,
+        run_id=evaluation.run_id,
         facts={label: facts[tag] for tag, label in _FACTS.items() if tag in facts},
         key_params={key: params[key] for key in _KEY_PARAMS},
         other_params={key: value for key, value in params.items() if key not in _KEY_PARAMS},
         manifest=manifest,
         counts=manifest.counts(),
         digest=manifest.digest(),
-        plot=charts,
     )
 
 
@@ -155,65 +151,33 @@ def _row(measure: Measure, values: Mapping[str, float]) -> _Row:
     return _Row(measure.title, measure.meaning, measure.better, tuple(cells))
 
 
-def _video(result: PairResult, scene: str) -> _Video:
-    measures = result.measures
+def _video(video: VideoResult, scene: str) -> _Video:
+    measures = video.measures
     cells = [_figure(measures[name][row]) for name, rows in _VIDEO_COLUMNS.items() for row in rows]
     before, after = (measures["jitter_px"][row] for row in ("input", "stabilized"))
     left = _percent(after / before) if before else _NONE
-    return _Video(result.name, scene, tuple(cells), left, worse=after > before)
+    return _Video(video.name, scene, tuple(cells), left, worse=after > before)
 
 
-def _shown(
-    results: Sequence[PairResult], scenes: Mapping[str, str], players: Mapping[str, Path]
-) -> list[_Shown]:
+def _shown(videos: Sequence[VideoResult], scenes: Mapping[str, str], players: Path) -> list[_Shown]:
     left = _MAX_PLAYERS_BYTES
     shown = []
-    for result in results:
-        content = players[result.name].read_bytes()
+    for video in videos:
+        content = (players / f"{file_name(video.name)}.mp4").read_bytes()
         fits = len(content) <= left
         left -= len(content) if fits else 0
         player = f"data:video/mp4;base64,{base64.b64encode(content).decode()}" if fits else None
-        height, width = result.frames[0].shape[:2]
         shown.append(
             _Shown(
-                name=result.name,
-                scene=scenes[result.name],
-                num_frames=result.num_frames,
-                num_played=min(result.num_frames, MAX_FRAMES),
-                width=width,
-                height=height,
+                name=video.name,
+                scene=scenes[video.name],
+                num_frames=video.num_frames,
+                num_played=min(video.num_frames, MAX_FRAMES),
                 player=player,
-                paths=_camera_path(result),
+                paths=path_charts(video, num_frames=MAX_FRAMES),
             )
         )
     return shown
-
-
-def _camera_path(result: PairResult) -> tuple[Chart, ...]:
-    signals = {
-        row: (path.shift_px[:, 0], path.shift_px[:, 1], np.degrees(path.angle_rad))
-        for row, path in result.paths.items()
-    }
-    return tuple(
-        line_chart(
-            title,
-            {row: signals[row][number][:MAX_FRAMES].tolist() for row in ROWS},
-            first_x=0,
-            x_title="frame",
-        )
-        for number, title in enumerate(("x, px @640", "y, px @640", "roll, deg"))
-    )
-
-
-def _curves(training: Training) -> list[Chart]:
-    series = {f"validation {MEASURES[name].title}": name for name in ("psnr", "cropped_ssim")}
-    series |= {f"training loss: {name}": name for name in _LOSSES}
-    curves = []
-    for title, name in series.items():
-        values = [row[name] for row in training.history]
-        if any(values):
-            curves.append(line_chart(title, {name: values}, first_x=1, x_title="epoch"))
-    return curves
 
 
 def _figure(value: float) -> str:

@@ -1,17 +1,14 @@
-"""An evaluation's figures as JSON, CSV and plain text."""
+"""What the measures are called and mean, and their means as plain text."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from deepstab.data.manifest import Manifest
-from deepstab.evaluation.measure import ROWS, PairResult
+from deepstab.evaluation.results import ROWS, Means
 
 GENERATED = "These are GENERATED virtual flights, not filmed videos."
 
@@ -53,48 +50,7 @@ MEASURES = {
 }
 
 
-def metrics_json(
-    means: Mapping[str, Mapping[str, float]], manifest: Manifest, *, run_id: str
-) -> str:
-    """The evaluation's figures and what they were measured on, to six digits."""
-    tree: dict[str, Any] = {
-        "data": {
-            "source": manifest.source,
-            "requested": manifest.requested,
-            "generated": manifest.generated,
-            "manifest": manifest.digest()[:16],
-            "test_videos": len(manifest.of_split("test")),
-        },
-        "run_id": run_id,
-        **{
-            name: {row: float(f"{value:.6g}") for row, value in values.items()}
-            for name, values in means.items()
-        },
-    }
-    return json.dumps(tree, indent=1) + "\n"
-
-
-def scores_json(means: Mapping[str, Mapping[str, float]]) -> str:
-    """The stabilized videos' few figures that experiments are compared by, for DVC."""
-    digits = {"psnr": 3, "cropped_ssim": 4, "jitter_ratio": 4, "stability": 4, "crop": 4}
-    scores = {name: round(means[name]["stabilized"], num) for name, num in digits.items()}
-    return json.dumps(scores, indent=1) + "\n"
-
-
-def per_video_csv(results: Sequence[PairResult]) -> str:
-    """One line per test video: every measure of the input, the baseline and the network."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = list(results[0].measures)
-    columns = [f"{name}_{row}" for name in names for row in ROWS]
-    writer.writerow(["video", "frames", *columns])
-    for result in results:
-        values = [f"{result.measures[name][row]:.6g}" for name in names for row in ROWS]
-        writer.writerow([result.name, result.num_frames, *values])
-    return text.getvalue()
-
-
-def summary(means: Mapping[str, Mapping[str, float]], manifest: Manifest) -> str:
+def summary(means: Means, manifest: Manifest) -> str:
     """The means as aligned plain text, and where to look next."""
     lines = [f"{'mean over the test videos':<33}" + "".join(f"{row:>12}" for row in ROWS)]
     lines.append("-" * len(lines[0]))
@@ -107,7 +63,8 @@ def summary(means: Mapping[str, Mapping[str, float]], manifest: Manifest) -> str
     lines += [
         "",
         "all of this, to look at            reports/report.html",
-        "frames side by side, camera paths  reports/plots/",
+        "camera paths                       reports/plots/",
+        "frames side by side                reports/side_by_side.png",
         "every test video                   reports/per_video.csv",
         "all runs, in the browser           make ui",
     ]
@@ -117,13 +74,3 @@ def summary(means: Mapping[str, Mapping[str, float]], manifest: Manifest) -> str
 def read_history(text: str) -> list[dict[str, float]]:
     """The rows of reports/history.csv."""
     return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(io.StringIO(text))]
-
-
-def worst_first(results: Sequence[PairResult]) -> list[PairResult]:
-    """Ordered by the jitter that the network left, most first; what cannot be measured is worst."""
-
-    def left(result: PairResult) -> float:
-        value = result.measures["jitter_px"]["stabilized"]
-        return math.inf if math.isnan(value) else value
-
-    return sorted(results, key=lambda result: (-left(result), result.name))

@@ -1,8 +1,9 @@
-"""Before and after, to look at: both videos side by side, and the camera path as a plot."""
+"""Before and after, to look at: videos and frames side by side, and the camera path as a plot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -12,11 +13,18 @@ from numpy.typing import NDArray
 
 from deepstab.errors import DeepStabError
 from deepstab.files import whole_or_absent
+from deepstab.stabilize.whole_video import warp_frame
 from deepstab.video.frames import probe, read_frames
 from deepstab.video.rewrite import rewrite_video
+from deepstab.video.writer import write_video
 
 # Two sides of this length make the 3840 px that players and browsers still decode.
 _MAX_SIDE_PX = 1920
+# Of a player, which lies in a page.
+_PLAYER_SIDE_PX = 480
+_PLAYER_CRF, _PLAYER_PRESET = 28, "medium"
+_STRIP_WIDTH_PX = 480
+_STRIP_LABELS = ("input", "stabilized", "stable reference")
 
 Image = NDArray[np.uint8]
 
@@ -65,6 +73,69 @@ def write_comparison(
     rewrite_video(before, destination, side_by_side, crf=crf, preset=preset, size=size)
 
 
+def write_player(
+    unstable: Path, thetas: NDArray[np.float64], destination: Path, *, max_frames: int
+) -> None:
+    """Write a small video without sound: left the input and right the input as corrected.
+
+    Both are turned as a player would turn them and are at most 480 px wide and high. The same
+    input gives the same bytes.
+
+    Args:
+        unstable: the input video.
+        thetas: (num_frames, 2, 3), its correction, see `deepstab.geometry`.
+        destination: the .mp4 to appear; its folder is made.
+        max_frames: longer videos are cut to their beginning.
+
+    Raises:
+        VideoError: a video cannot be read or written.
+    """
+    info = probe(unstable)
+    quarter_turns = round(info.rotation_deg / 90) % 4
+    scale = min(1.0, _PLAYER_SIDE_PX / max(info.width, info.height))
+    width, height = (round(length * scale / 2) * 2 for length in (info.width, info.height))
+
+    def side_by_side() -> Iterator[Image]:
+        pairs = zip(read_frames(unstable), thetas, strict=False)
+        for frame, theta in islice(pairs, max_frames):
+            sides = (frame, warp_frame(frame, theta))
+            yield np.hstack([np.rot90(_resize(s, width, height), quarter_turns) for s in sides])
+
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    write_video(
+        destination,
+        side_by_side(),
+        frame_rate=info.frame_rate,
+        crf=_PLAYER_CRF,
+        preset=_PLAYER_PRESET,
+    )
+
+
+def frame_strip(frames: Mapping[str, Sequence[Image]]) -> Image:
+    """Stack rows of unstable, stabilized and stable frames, each labeled, as one RGB picture.
+
+    Args:
+        frames: video name -> the three frames, (height, width, 3) uint8 RGB.
+    """
+    rows = [
+        np.hstack(
+            [
+                _labeled(frame, f"{name}: {label}")
+                for frame, label in zip(row, _STRIP_LABELS, strict=True)
+            ]
+        )
+        for name, row in frames.items()
+    ]
+    width = max(row.shape[1] for row in rows)
+    return np.vstack([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
+
+
+def save_image(image: Image, path: Path) -> None:
+    """Write an RGB image in the format that the suffix of its name says."""
+    _, encoded = cv2.imencode(path.suffix, image[:, :, ::-1])
+    path.write_bytes(encoded.tobytes())
+
+
 def plot_paths(before: NDArray[np.float64], after: NDArray[np.float64]) -> Figure:
     """Plot the camera path before and after, one panel for each of its four numbers.
 
@@ -108,3 +179,11 @@ def _resize(frame: Image, width: int, height: int) -> Image:
     if frame.shape[:2] == (height, width):
         return frame
     return np.asarray(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _labeled(frame: Image, label: str) -> Image:
+    height = round(frame.shape[0] * _STRIP_WIDTH_PX / frame.shape[1])
+    image = cv2.resize(frame, (_STRIP_WIDTH_PX, height), interpolation=cv2.INTER_AREA)
+    cv2.rectangle(image, (0, 0), (12 * len(label) + 16, 30), (0, 0, 0), cv2.FILLED)
+    cv2.putText(image, label, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255))
+    return np.asarray(image, np.uint8)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepstab.config import NetworkParams
 from deepstab.data.clips import flow_to_tensor, rgb_to_tensor
 from deepstab.data.flow import with_flow
 from deepstab.errors import CheckpointError
@@ -36,6 +37,9 @@ from deepstab.video.frames import probe, read_frames
 from deepstab.video.rewrite import rewrite_planes
 
 Image = NDArray[np.uint8]
+
+AUTO_CROP_FRACTION = 0.2
+"""The most that `Crop("auto", ...)` may cut away in `deepstab stabilize` and in the evaluation."""
 
 # Of strength 1: movements of this period are halved, slower ones kept; seconds, and at least so
 # many frames where there are few in a second.
@@ -205,23 +209,15 @@ def stabilize_video(
         VideoError: the source cannot be read or the destination not written.
         CheckpointError: the weights do not fit.
     """
-    info = probe(source)
-    aspect = info.width / info.height
-    flow_params, model = checkpoint.params.flow, checkpoint.params.model
-    if model.head != "motion":
-        raise CheckpointError(
-            f"weights of a {model.head} head cannot stabilize whole videos; use head: motion"
-        )
-    size = (flow_params.width, flow_params.height)
-    with closing(ahead(read_frames(source, size=size))) as small:
-        motion, cuts = estimate_motion(
-            with_flow(_counted(small, lambda: on_frame("analyze")), flow_params),
-            checkpoint.build_generator(),
-            aspect=aspect,
-            clip_length=model.clip_length,
-        )
-    period = strength * smoothing_period(float(info.frame_rate))
-    plan = plan_video(motion, crop, aspect=aspect, period=period, cuts=cuts)
+    planned = plan_file(
+        source,
+        checkpoint.build_generator(),
+        network=checkpoint.params,
+        crop=crop,
+        strength=strength,
+        on_frame=lambda: on_frame("analyze"),
+    )
+    motion, cuts, plan, aspect = planned.motion, planned.cuts, planned.plan, planned.aspect
     thetas = plan.thetas(aspect)
 
     def render(frames: Iterator[Planes]) -> Iterator[Planes]:
@@ -244,6 +240,62 @@ def stabilize_video(
         input_path=path_px(motion, cuts=cuts, aspect=aspect),
         output_path=path_px(stabilized_motion(motion, plan), cuts=cuts, aspect=aspect),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedVideo:
+    """How the camera of a video moved, where its scenes begin, and what is to be done about it.
+
+    `motion` is (num_frames, 4), see `deepstab.trajectory`; `aspect` width / height of the frames.
+    """
+
+    motion: NDArray[np.float64]
+    cuts: list[int]
+    plan: Plan
+    aspect: float
+
+
+def plan_file(
+    source: Path,
+    generator: StabGenerator,
+    *,
+    network: NetworkParams,
+    crop: Crop,
+    strength: float,
+    on_frame: Callable[[], None],
+) -> PlannedVideo:
+    """See how the camera of a video file moved, in one streaming pass, and plan its corrections.
+
+    Args:
+        source: any video.
+        generator: with the motion head, in evaluation mode.
+        network: the parameters of the generator and of its flow.
+        crop: what may be cut away.
+        strength: as of `stabilize_video`.
+        on_frame: called once per frame.
+
+    Raises:
+        VideoError: the source cannot be read.
+        CheckpointError: the generator has another head.
+    """
+    info = probe(source)
+    aspect = info.width / info.height
+    head = network.model.head
+    if head != "motion":
+        raise CheckpointError(
+            f"weights of a {head} head cannot stabilize whole videos; use head: motion"
+        )
+    size = (network.flow.width, network.flow.height)
+    with closing(ahead(read_frames(source, size=size))) as small:
+        motion, cuts = estimate_motion(
+            with_flow(_counted(small, on_frame), network.flow),
+            generator,
+            aspect=aspect,
+            clip_length=network.model.clip_length,
+        )
+    period = strength * smoothing_period(float(info.frame_rate))
+    plan = plan_video(motion, crop, aspect=aspect, period=period, cuts=cuts)
+    return PlannedVideo(motion, cuts, plan, aspect)
 
 
 def plan_video(

@@ -8,15 +8,15 @@ from typing import Any
 
 import yaml
 
-_LAST_STAGE = "evaluate"
+_LATER_STAGES = ("evaluate", "report")
 
 
 def read_lock(path: Path, *, checkpoint: Path) -> str | None:
     """The entries of the stages that led to a checkpoint, as YAML.
 
-    DVC enters a stage after it ran, so while the last one runs its entry is of an earlier time and
-    is left out. Where the lock speaks of another checkpoint (stages run by hand), or there is none,
-    the answer is None.
+    DVC enters a stage after it ran, so while `evaluate` runs its entry and that of `report` are of
+    an earlier time and are left out. Where the lock speaks of another checkpoint (stages run by
+    hand), or there is none, the answer is None.
 
     Args:
         path: of dvc.lock.
@@ -25,7 +25,7 @@ def read_lock(path: Path, *, checkpoint: Path) -> str | None:
     if not path.is_file():
         return None
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    stages = {name: entry for name, entry in tree["stages"].items() if name != _LAST_STAGE}
+    stages = {name: entry for name, entry in tree["stages"].items() if name not in _LATER_STAGES}
     locked = outputs(tree).get(checkpoint.as_posix())
     if locked is None or locked["md5"] != hashlib.md5(checkpoint.read_bytes()).hexdigest():
         return None

@@ -17,6 +17,7 @@ PACKAGE_PARTS = (
     "data",
     "files.py",
     "geometry.py",
+    "image.py",
     "metrics",
     "models",
     "trajectory.py",

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from deepstab.config import Params, flatten
 from deepstab.data.manifest import Manifest, VideoFile, VideoPair
-from deepstab.evaluation import page
-from deepstab.evaluation.measure import ROWS, PairResult, mean_measures
 from deepstab.evaluation.page import Training, render_page
-from deepstab.metrics.stability import CameraPath
+from deepstab.evaluation.results import ROWS, file_name
+from tests.unit.evaluation.test_plots import history
+from tests.unit.evaluation.test_results import evaluation, video
 
 HOSTILE = '<script src="https://evil.example/x.js"></script>'
 
@@ -36,56 +36,27 @@ class _Text(HTMLParser):
         self.text += data
 
 
-def result(name: str, *, jitter_px: float) -> PairResult:
-    measures = {
-        name: {"input": 1.0, "baseline": 0.25, "stabilized": 0.5}
-        for name in ("psnr", "cropped_ssim", "stability", "crop", "distortion")
-    }
-    measures["jitter_px"] = {"input": 4.0, "baseline": 0.25, "stabilized": jitter_px}
-    time = np.arange(20.0)
-    path = CameraPath(shift_px=np.stack([time, -time], 1), angle_rad=time / 100, log_scale=0 * time)
-    frame = np.zeros((8, 12, 3), np.uint8)
-    return PairResult(
-        name=name,
-        num_frames=20,
-        measures=measures,
-        paths=dict.fromkeys(ROWS, path),
-        thetas=np.zeros((20, 2, 3)),
-        frames=(frame, frame, frame),
-    )
-
-
 @pytest.fixture
 def arguments(tmp_path: Path, tiny_params: Params) -> dict[str, Any]:
-    results = [result(n, jitter_px=x) for n, x in (("calm", 0.1), ("wild", 5.0), (HOSTILE, 2.0))]
+    names = {"calm": 0.1, "wild": 5.0, HOSTILE: 2.0}
+    videos = [video(n, input=4.0, baseline=0.25, stabilized=x) for n, x in names.items()]
     file = VideoFile("x.mp4", "0" * 64, 20, 30.0, 12, 8)
-    pairs = [VideoPair(r.name, f"scene of {r.name}", "test", file, file, 20) for r in results]
-    players = {}
-    for number, pair in enumerate(pairs):
-        players[pair.name] = tmp_path / f"{number}.mp4"
-        players[pair.name].write_bytes(b"video" * 100)
+    pairs = [VideoPair(v.name, f"scene of {v.name}", "test", file, file, 20) for v in videos]
+    for pair in pairs:
+        player = tmp_path / f"{file_name(pair.name)}.mp4"
+        player.write_bytes(b"video" * 100)
     return {
-        "results": results,
-        "means": mean_measures(results),
+        "evaluation": evaluation(*videos),
         "manifest": Manifest("flights", "flights", tuple(pairs), ()),
         "params": flatten(tiny_params),
-        "run_id": "1234567890abcdef",
-        "facts": {"mlflow.source.git.commit": "c0ffee" * 6, "mlflow.source.git.dirty": "true"},
-        "training": Training(
-            history=[
-                dict.fromkeys(("epoch", "psnr", "cropped_ssim", "total", *page._LOSSES), x)
-                for x in (1.0, 2.0)
-            ],
-            best_epoch=2,
-            run_id="1234567890abcdef",
-        ),
-        "players": players,
+        "training": Training(history=history(30.0, 31.0), as_filmed={}),
+        "players": tmp_path,
     }
 
 
 def render(arguments: dict[str, Any]) -> str:
-    rest = {k: v for k, v in arguments.items() if k not in ("results", "means", "manifest")}
-    return render_page(arguments["results"], arguments["means"], arguments["manifest"], **rest)
+    rest = {k: v for k, v in arguments.items() if k not in ("evaluation", "manifest")}
+    return render_page(arguments["evaluation"], arguments["manifest"], **rest)
 
 
 def test_the_same_arguments_give_the_same_page(arguments: dict[str, Any]) -> None:
@@ -117,7 +88,8 @@ def test_the_run_the_commit_and_every_parameter_are_named(arguments: dict[str, A
         assert expected in text
     for key in arguments["params"]:
         assert key in text
-    assert "not tracked" in _Text(render(arguments | {"run_id": ""})).text
+    untracked = replace(arguments["evaluation"], run_id="")
+    assert "not tracked" in _Text(render(arguments | {"evaluation": untracked})).text
 
 
 def test_generated_data_are_said_so_and_filmed_ones_are_not(arguments: dict[str, Any]) -> None:
@@ -128,7 +100,7 @@ def test_generated_data_are_said_so_and_filmed_ones_are_not(arguments: dict[str,
 
 
 def test_the_page_stays_small(arguments: dict[str, Any]) -> None:
-    for path in arguments["players"].values():
+    for path in arguments["players"].iterdir():
         path.write_bytes(bytes(2_000_000))
     content = render(arguments)
     assert content.count("<video") == 2
@@ -137,8 +109,14 @@ def test_the_page_stays_small(arguments: dict[str, Any]) -> None:
 
 
 def test_what_could_not_be_measured_is_said(arguments: dict[str, Any]) -> None:
-    results = arguments["results"]
-    results[0].measures["crop"] = dict.fromkeys(ROWS, float("nan"))
-    content = render(arguments | {"means": mean_measures(results)})
+    arguments["evaluation"].videos[0].measures["crop"] = dict.fromkeys(ROWS, float("nan"))
+    content = render(arguments)
     assert "nan" not in _Text(content).text
     assert "n/a" in content
+
+
+def test_a_plain_regressor_is_not_said_to_be_zoomed(arguments: dict[str, Any]) -> None:
+    said = "zoomed so that no border shows"
+    assert said in render(arguments)
+    params = {**arguments["params"], "model.head": "fc"}
+    assert said not in render(arguments | {"params": params})
