@@ -30,6 +30,8 @@ def main() -> None:
         root=project_root(),
         outbox=project_root() / ".scratch" / "outbox",
     ) as run:
+        # A run of its own, where only evaluation was set anew, can be rerun too.
+        run.log_text(Path("params.yaml").read_bytes().decode(), names.PARAMS_FILE)
         measured = measure_videos(manifest.of_split("test"), INPUTS, params.evaluate)
         evaluation = describe(measured, best, run_id=run.run_id)
         write_files(measured, evaluation, manifest, raw=INPUTS.raw, reports=REPORTS)

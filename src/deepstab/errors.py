@@ -19,7 +19,8 @@ from __future__ import annotations
 import logging
 import reprlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -81,15 +82,29 @@ def first_problem(error: ValidationError) -> str:
     return f"{where}: {first['msg']}, found {reprlib.repr(first['input'])}"
 
 
-def run_stage(stage: Callable[[], None]) -> None:
-    """Run a stage; a `DeepStabError` becomes one line on stderr and exit code 1."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("deepstab").setLevel(logging.INFO)
+@contextmanager
+def one_line(*, interrupted: str = "interrupted") -> Iterator[None]:
+    """Let what goes wrong in the expected ways be one line on stderr, without a traceback.
+
+    Args:
+        interrupted: the line after an interrupt.
+
+    Raises:
+        SystemExit: with code 1 after a `DeepStabError`, 130 after an interrupt.
+    """
     try:
-        stage()
+        yield
     except DeepStabError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted; run again to go on", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         sys.exit(130)
+
+
+def run_stage(stage: Callable[[], None]) -> None:
+    """Run a stage; a `DeepStabError` becomes one line on stderr and exit code 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("deepstab").setLevel(logging.INFO)
+    with one_line(interrupted="interrupted; run again to go on"):
+        stage()

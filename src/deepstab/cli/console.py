@@ -13,10 +13,9 @@ from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import typer
 from tqdm import tqdm
 
-from deepstab.errors import DeepStabError
+from deepstab.errors import one_line
 from deepstab.progress import Progress
 
 if TYPE_CHECKING:
@@ -28,19 +27,14 @@ def one_line_errors() -> Iterator[None]:
     """Print warnings and expected failures as one line each, without a traceback.
 
     Raises:
-        typer.Exit: with code 1 after a `DeepStabError`, 130 after an interrupt.
+        SystemExit: as `deepstab.errors.one_line`.
     """
     handler = _WarningLines()
     logger = logging.getLogger("deepstab")
     logger.addHandler(handler)
     try:
-        yield
-    except DeepStabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise typer.Exit(130) from None
+        with one_line():
+            yield
     finally:
         logger.removeHandler(handler)
 

@@ -21,9 +21,9 @@ from deepstab.data.flow import farneback
 from deepstab.data.manifest import Manifest, VideoPair
 from deepstab.data.shards import (
     PairEntry,
+    ShardIndex,
     content_key,
     describe_pair,
-    new_index,
     write_shards,
 )
 from deepstab.image import Image
@@ -55,18 +55,36 @@ def fill_cache(
     """
     folders = {pair.name: scratch / content_key(pair, params) for pair in manifest.pairs}
     new = [pair for pair in manifest.pairs if not folders[pair.name].is_dir()]
+    _compute_all(new, raw, folders, params)
+    destination.mkdir(parents=True)
+    ShardIndex(
+        folder=destination,
+        height=params.height,
+        width=params.width,
+        manifest_digest=manifest.digest(),
+        flow=params,
+        pairs=tuple(_place(pair, folders[pair.name], destination) for pair in manifest.pairs),
+    ).save()
+    _drop_unused(scratch)
+    return len(new)
+
+
+def _compute_all(
+    pairs: list[VideoPair], raw: Path, folders: dict[str, Path], params: FlowParams
+) -> None:
+    """Compute the shards of pairs in a pool of processes, with a bar of the frames done."""
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
-    total = sum(pair.num_frames for pair in new)
-    workers = max(1, min(len(os.sched_getaffinity(0)), len(new)))
-    # Long videos first: the last one to finish is then a short one.
-    new.sort(key=lambda pair: -pair.num_frames)
+    total = sum(pair.num_frames for pair in pairs)
+    workers = max(1, min(len(os.sched_getaffinity(0)), len(pairs)))
     with (
         ProcessPoolExecutor(workers, context, _start_worker, (counter,)) as pool,
         progress(total, label="flow", unit="frames") as bar,
     ):
+        # Long videos first: the last one to finish is then a short one.
         pending: set[Future[None]] = {
-            pool.submit(compute_pair, pair, raw, folders[pair.name], params) for pair in new
+            pool.submit(compute_pair, pair, raw, folders[pair.name], params)
+            for pair in sorted(pairs, key=lambda pair: -pair.num_frames)
         }
         shown = 0
         try:
@@ -79,18 +97,16 @@ def fill_cache(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    entries: list[PairEntry] = []
-    destination.mkdir(parents=True)
-    for pair in manifest.pairs:
-        folder = folders[pair.name]
-        prefix = f"{pair.name.replace('/', '_')}-"
-        entries.append(describe_pair(pair, folder, prefix=prefix))
-        for path in folder.glob("*.arrow"):
-            _link(path, destination / (prefix + path.name))
-        os.utime(folder)
-    new_index(destination, manifest, params, entries)
-    _drop_unused(scratch)
-    return len(new)
+
+
+def _place(pair: VideoPair, folder: Path, destination: Path) -> PairEntry:
+    """Link the shards of a pair from scratch to where they are read, and describe them."""
+    prefix = f"{pair.name.replace('/', '_')}-"
+    entry = describe_pair(pair, folder, prefix=prefix)
+    for path in folder.glob("*.arrow"):
+        _link(path, destination / (prefix + path.name))
+    os.utime(folder)
+    return entry
 
 
 def compute_pair(pair: VideoPair, raw: Path, folder: Path, params: FlowParams) -> None:

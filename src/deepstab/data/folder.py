@@ -116,23 +116,8 @@ def check_pairs(
         for name in names
         if name not in paired
     ]
-    paths = [sides[side][name] for name in paired for side in ("stable", "unstable")]
-    with ThreadPoolExecutor() as pool:
-        files = list(pool.map(lambda path: _inspect(path, root), paths))
-    usable: list[tuple[str, VideoFile, VideoFile]] = []
-    for name, stable, unstable in zip(paired, files[::2], files[1::2], strict=True):
-        broken = [str(found) for found in (stable, unstable) if isinstance(found, VideoError)]
-        if isinstance(stable, VideoError) or isinstance(unstable, VideoError):
-            problems.append(Problem(name, "; ".join(broken), "left out"))
-        elif (stable.width, stable.height) != (unstable.width, unstable.height):
-            sizes = f"{stable.width}x{stable.height} and {unstable.width}x{unstable.height}"
-            problems.append(Problem(name, f"sizes differ: {sizes}", "left out"))
-        else:
-            if stable.num_frames != unstable.num_frames:
-                lengths = f"{stable.num_frames} and {unstable.num_frames} frames"
-                problems.append(Problem(name, f"lengths differ: {lengths}", "cut to the shorter"))
-            usable.append((name, stable, unstable))
-
+    usable, broken = _usable_pairs(root, paired, sides)
+    problems += broken
     left_out = [problem for problem in problems if problem.action == "left out"]
     if left_out and params.on_bad_pair == "error":
         listing = "; ".join(f"{problem.name} ({problem.problem})" for problem in left_out)
@@ -161,6 +146,30 @@ def check_pairs(
         pairs=pairs,
         problems=tuple(problems),
     )
+
+
+def _usable_pairs(
+    root: Path, names: list[str], sides: dict[str, dict[str, Path]]
+) -> tuple[list[tuple[str, VideoFile, VideoFile]], list[Problem]]:
+    """Decode the videos that have a partner: (name, stable, unstable) of the good, and the bad."""
+    problems: list[Problem] = []
+    paths = [sides[side][name] for name in names for side in ("stable", "unstable")]
+    with ThreadPoolExecutor() as pool:
+        files = list(pool.map(lambda path: _inspect(path, root), paths))
+    usable: list[tuple[str, VideoFile, VideoFile]] = []
+    for name, stable, unstable in zip(names, files[::2], files[1::2], strict=True):
+        broken = [str(found) for found in (stable, unstable) if isinstance(found, VideoError)]
+        if isinstance(stable, VideoError) or isinstance(unstable, VideoError):
+            problems.append(Problem(name, "; ".join(broken), "left out"))
+        elif (stable.width, stable.height) != (unstable.width, unstable.height):
+            sizes = f"{stable.width}x{stable.height} and {unstable.width}x{unstable.height}"
+            problems.append(Problem(name, f"sizes differ: {sizes}", "left out"))
+        else:
+            if stable.num_frames != unstable.num_frames:
+                lengths = f"{stable.num_frames} and {unstable.num_frames} frames"
+                problems.append(Problem(name, f"lengths differ: {lengths}", "cut to the shorter"))
+            usable.append((name, stable, unstable))
+    return usable, problems
 
 
 def _inspect(path: Path, root: Path) -> VideoFile | VideoError:

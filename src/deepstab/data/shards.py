@@ -24,7 +24,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from deepstab.config import FlowParams
-from deepstab.data.manifest import STORED, Count, Manifest, Sha256, Split, VideoPair
+from deepstab.data.manifest import STORED, Count, Sha256, Split, VideoPair
 from deepstab.errors import ShardError, first_problem
 from deepstab.files import sha256_of, whole_or_absent
 from deepstab.image import Image
@@ -197,18 +197,6 @@ def describe_pair(pair: VideoPair, folder: Path, *, prefix: str) -> PairEntry:
         num_frames=first_frame,
         shards=tuple(shards),
     )
-
-
-def new_index(folder: Path, manifest: Manifest, params: FlowParams, pairs: list[PairEntry]) -> None:
-    """Write the index of a folder of shards."""
-    ShardIndex(
-        folder=folder,
-        height=params.height,
-        width=params.width,
-        manifest_digest=manifest.digest(),
-        flow=params,
-        pairs=tuple(pairs),
-    ).save()
 
 
 class ShardReader:

@@ -1,7 +1,7 @@
 """Stabilization quality of a video: camera path, residual jitter, stability, crop, distortion.
 
 Lengths are px at a frame width of 640 and angles degrees, whatever the size of the video. The
-measures of paths and homographies are pure; `measure_video` and `score_videos` stream frames and
+measures of paths are pure; `measure_video` and `score_videos` stream frames and
 hold no more than two of each video.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepstab.image import REFERENCE_WIDTH_PX, Image
+from deepstab.metrics.homographies import cropping_ratio, distortion_values
 from deepstab.metrics.image import black_pixel_fraction, interframe_psnr
 from deepstab.metrics.motion import (
     Features,
@@ -158,45 +159,6 @@ def stability_score(path: CameraPath) -> float:
     return float(np.mean([_low_frequency_shares(signals[s : s + length]) for s in starts]))
 
 
-def cropping_ratio(homographies: NDArray[np.float64]) -> float:
-    """Mean over the frames of `min(1, 1 / scale)`: what is left of the field of view.
-
-    Args:
-        homographies: (num, 3, 3), input -> output, origin at the center of the frame.
-
-    Returns:
-        In [0, 1]; the scale is the root of the determinant of the matrix's local affine part.
-
-    Raises:
-        ValueError: not (num, 3, 3) with at least one matrix.
-
-    Source: Liu et al. 2013, section 6.
-    """
-    scales = np.sqrt(np.abs(np.linalg.det(_local_affine(homographies))))
-    return float(np.mean(np.minimum(1.0, 1.0 / scales)))
-
-
-def distortion_values(homographies: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Per frame, the smaller over the larger singular value of the local affine part.
-
-    Singular values and not eigenvalues: those of a rotation are complex. Field practice is to
-    report the worst frame.
-
-    Args:
-        homographies: (num, 3, 3), input -> output, origin at the center of the frame.
-
-    Returns:
-        (num,) in [0, 1]; 1 for any similarity, 1/a for a stretch by a.
-
-    Raises:
-        ValueError: not (num, 3, 3) with at least one matrix.
-
-    Source: Liu et al. 2013, section 6.
-    """
-    singular = np.linalg.svd(_local_affine(homographies), compute_uv=False)
-    return np.asarray(singular[:, 1] / singular[:, 0], dtype=np.float64)
-
-
 def measure_video(frames: Iterable[Image]) -> VideoMeasures:
     """Measure one video.
 
@@ -322,11 +284,3 @@ def _low_frequency_shares(signals: NDArray[np.float64]) -> NDArray[np.float64]:
     static = np.sqrt(np.mean(np.diff(signals, axis=0) ** 2, axis=0)) < _STATIC_PX
     shares = energy[:_NUM_LOW_BINS].sum(axis=0) / np.where(static, 1.0, total)
     return np.where(static, 1.0, shares)
-
-
-def _local_affine(homographies: NDArray[np.float64]) -> NDArray[np.float64]:
-    # The derivative of (A x + t) / (p x + h) at x = 0, the 2x2 part A of an affine matrix.
-    if homographies.ndim != 3 or homographies.shape[1:] != (3, 3) or not len(homographies):
-        raise ValueError(f"homographies must be (num, 3, 3), got {homographies.shape}")
-    scaled = homographies / homographies[:, 2:, 2:]
-    return np.asarray(scaled[:, :2, :2] - scaled[:, :2, 2:] @ scaled[:, 2:, :2])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from skimage import data
 
+from deepstab.metrics.homographies import cropping_ratio, distortion_values
 from deepstab.metrics.motion import (
     UNTRACKED,
     Motion,
@@ -21,8 +22,6 @@ from deepstab.metrics.motion import (
 from deepstab.metrics.stability import (
     CameraPath,
     accumulate_path,
-    cropping_ratio,
-    distortion_values,
     measure_video,
     residual_jitter,
     roll_jitter,
