@@ -22,8 +22,9 @@ from deepstab.metrics.ratios import geometric_mean, ratio
 from deepstab.metrics.stability import CameraPath, residual_jitter, roll_jitter, stability_score
 from deepstab.models.checkpoints import load_weights
 from deepstab.models.generator import StabGenerator
+from deepstab.stabilize.estimates import estimate_motion
 from deepstab.stabilize.planning import stabilized_motion
-from deepstab.stabilize.whole_video import Crop, estimate_motion, plan_video, smoothing_period
+from deepstab.stabilize.whole_video import Crop, plan_video, smoothing_period
 from deepstab.video.frames import probe, read_frames
 
 

@@ -25,15 +25,15 @@ def main() -> None:
         destination=args.checkpoints,
         root=project_root(),
     )
-    best_psnr, input_psnr = result.best.validation["psnr"], result.input_quality["psnr"]
     args.reports.mkdir(parents=True, exist_ok=True)
-    scores = {"val_psnr": round(best_psnr, 3)}
+    best, untrained = result.best.validation, result.history[0]
+    scores = {f"val_{name}": round(value, 4) for name, value in best.items()}
     (args.reports / "train.json").write_text(json.dumps(scores, indent=1) + "\n")
     (args.reports / "history.csv").write_text(history_csv(result.history))
-    print(
-        f"train: best validation PSNR {best_psnr:.2f} dB in epoch {result.best.epoch} "
-        f"(input {input_psnr:.2f} dB)"
+    reached = (
+        f"{name} {value:.4g} ({untrained[name]:.4g} untrained)" for name, value in best.items()
     )
+    print(f"train: best epoch {result.best.epoch}, validation {', '.join(reached)}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ from deepstab.geometry import theta_to_pixels
 from deepstab.metrics.ratios import ratio
 from deepstab.metrics.stability import StabilityScore, VideoMeasures, measure_video, score_videos
 from deepstab.models.checkpoints import Checkpoint, load_weights
-from deepstab.stabilize.whole_video import Crop, Encoding, estimate_thetas, stabilize_video
+from deepstab.stabilize.estimates import estimate_thetas
+from deepstab.stabilize.whole_video import Crop, Encoding, stabilize_video
 from deepstab.video.frames import count_frames, probe, read_frames
 from deepstab.video.rewrite import rewrite_video
 from deepstab.video.writer import write_video

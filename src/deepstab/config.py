@@ -227,6 +227,10 @@ class TrainParams(Section):
     )
     beta1: Annotated[Number, Field(ge=0, lt=1)] = Field(description="Adam beta 1")
     beta2: Annotated[Number, Field(ge=0, lt=1)] = Field(description="Adam beta 2")
+    select_by: Literal["psnr", "motion_error"] = Field(
+        description="validation figure by which the best epoch is kept; motion_error needs videos "
+        "whose true motion is known"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(description="where to train")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         description="fp32, or Accelerate's mixed precision"

@@ -19,7 +19,8 @@ from deepstab.geometry import pixels_to_theta
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import Checkpoint
 from deepstab.models.generator import StabGenerator
-from deepstab.stabilize.whole_video import AUTO_CROP_FRACTION, Crop, estimate_thetas, plan_file
+from deepstab.stabilize.estimates import estimate_thetas
+from deepstab.stabilize.whole_video import AUTO_CROP_FRACTION, Crop, plan_file
 from deepstab.video.frames import read_frames
 
 Thetas = NDArray[np.float64]
@@ -36,7 +37,10 @@ class Inputs:
 
 @dataclass(frozen=True, eq=False)
 class Correction:
-    """The thetas (num_frames, 2, 3) of one row: as shown, and the same without the zoom."""
+    """The thetas of one row, as shown, and the same without the zoom.
+
+    (num_frames, 2, 3), or (num_frames, 2, 6) where they are bent, see `deepstab.stabilize.wobble`.
+    """
 
     shown: Thetas
     unzoomed: Thetas
@@ -97,8 +101,8 @@ def _planned(
         strength=1.0,
         on_frame=lambda: None,
     )
-    plans = (planned.plan, replace(planned.plan, zoom=1.0))
-    shown, unzoomed = (plan.thetas(planned.aspect)[: pair.num_frames] for plan in plans)
+    uncropped = replace(planned, plan=replace(planned.plan, zoom=1.0))
+    shown, unzoomed = (video.thetas()[: pair.num_frames] for video in (planned, uncropped))
     return Correction(shown, unzoomed)
 
 

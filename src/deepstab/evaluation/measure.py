@@ -120,7 +120,8 @@ def true_residual(
     """What is left of a known shake.
 
     Args:
-        corrections: row -> thetas (time, 2, 3) without any zoom; the identity: none.
+        corrections: row -> thetas (time, 2, 3) without any zoom; the identity: none. What bends
+            them beyond that is left out.
         true: (time, 2, 3) from the stable view to the unstable frame.
         aspect: width / height of the video.
 
@@ -134,7 +135,7 @@ def true_residual(
     values: dict[str, dict[str, float]] = {"true_jitter_px": {}, "true_error_px": {}}
     for row, thetas in corrections.items():
         # From stabilized to stable view: identity if the correction is the true one.
-        left = compose(invert(true), torch.from_numpy(np.array(thetas)).to(true))
+        left = compose(invert(true), torch.from_numpy(np.array(thetas[..., :3])).to(true))
         acceleration = second_difference(left[None])[0] + identity[2:]
         values["true_jitter_px"][row] = _rms(corner_shift_px(acceleration, **size))
         values["true_error_px"][row] = _rms(corner_shift_px(left, **size))

@@ -65,7 +65,9 @@ def describe_cells(rgb: Tensor, flow: Tensor, aspect: Tensor) -> Cells:
     """
     height, width = flow.shape[-2:]
     scale = isotropic_scale(aspect)
-    isotropic_flow = flow * (scale * flow.new_tensor([2 / width, 2 / height]))[..., None, None, None]
+    isotropic_flow = (
+        flow * (scale * flow.new_tensor([2 / width, 2 / height]))[..., None, None, None]
+    )
     seen, agreed = texture(rgb), agreement(rgb, flow)
     displacement = _pool(isotropic_flow)
     variance = _pool(isotropic_flow.square()) - displacement.square()

@@ -52,6 +52,8 @@ class MotionHead(nn.Module):
         self.reweighter = Reweighter(params.channels)
         self.steps, self.learned_steps = params.reweighting_steps, params.learned_steps
         length = params.clip_length
+        self.shake: Tensor
+        self.quick: Tensor
         self.register_buffer(
             "shake", torch.eye(length) - smoothing_matrix(length, params.smoothing_sigma), False
         )

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepstab.geometry import turn
 from deepstab.models.cells import NUM_FEATURES, Cells
 
 # Residuals beyond this many isotropic units count a quarter in the last reweighting.
@@ -20,6 +21,8 @@ _INLIER_SCALE = 0.01
 _LOG_LEAST_SHARE = math.log(1e-4)
 # The network may change a weight by e to this power either way, and no more.
 _LARGEST_CHANGE = 6.0
+# The network looks at squares of so many cells on a side.
+_SQUARE = 2
 # The two coordinates of the residual, its hand-made weight, its length, the number of the step.
 _RESIDUAL_FEATURES = 5
 
@@ -86,14 +89,17 @@ class Reweighter(nn.Module):
             length.log1p() / 4,
             torch.full_like(length, progress),
         ]
-        seen = torch.stack([cells.as_maps(values) for values in maps], dim=1)
-        hidden = F.leaky_relu(self.near(torch.cat([cells.features, seen], dim=1)), 0.1)
+        seen = torch.cat(
+            [cells.features, torch.stack([cells.as_maps(values) for values in maps], dim=1)], dim=1
+        )
+        hidden = F.leaky_relu(self.near(F.avg_pool3d(seen, (1, _SQUARE, _SQUARE))), 0.1)
         hidden = hidden + F.leaky_relu(self.wide(hidden), 0.1)
         frame = torch.cat([hidden.mean(dim=(3, 4)), hidden.amax(dim=(3, 4))], dim=1)
         summary = self.summary(frame.transpose(1, 2)).transpose(1, 2)
         hidden = hidden + summary[..., None, None]
         hidden = hidden + F.leaky_relu(self.wider(hidden), 0.1)
-        change = self.change(hidden)[:, 0].flatten(2)
+        change = F.interpolate(self.change(hidden), seen.shape[2:], mode="trilinear")
+        change = change[:, 0].flatten(2)
         return _LARGEST_CHANGE * torch.tanh(change / _LARGEST_CHANGE)
 
 
@@ -163,11 +169,8 @@ def solve_similarity(points: Tensor, targets: Tensor, weights: Tensor) -> Tensor
 
 def apply_similarity(motion: Tensor, points: Tensor) -> Tensor:
     """Points (batch or 1, 1, points, 2) moved by motions (batch, time, 4)."""
-    factor, angle = motion[..., 3].exp(), motion[..., 2]
-    cos, sin = (factor * angle.cos()).unsqueeze(-1), (factor * angle.sin()).unsqueeze(-1)
-    x, y = points[..., 0], points[..., 1]
-    turned = torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
-    return turned + motion[..., :2].unsqueeze(2)
+    angle_rad, log_scale = motion[..., 2, None], motion[..., 3, None]
+    return turn(points, angle_rad=angle_rad, log_scale=log_scale) + motion[..., :2].unsqueeze(2)
 
 
 def _dilated(channels: int, dilation: int) -> nn.Conv3d:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +11,15 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from deepstab.config import NetworkParams
-from deepstab.data.clips import flow_to_tensor, rgb_to_tensor
 from deepstab.data.flow import with_flow
 from deepstab.errors import CheckpointError
 from deepstab.geometry import theta_to_pixels
 from deepstab.models.checkpoints import Checkpoint, Origin
 from deepstab.models.generator import StabGenerator
+from deepstab.stabilize.estimates import estimate_motion
 from deepstab.stabilize.planning import (
     Plan,
     choose_plan,
@@ -30,7 +27,7 @@ from deepstab.stabilize.planning import (
     plan_corrections,
     stabilized_motion,
 )
-from deepstab.stabilize.scenes import find_cuts, unexplained
+from deepstab.stabilize.wobble import bend, filled_zoom, pixel_map, quick_part
 from deepstab.video.ahead import ahead
 from deepstab.video.color import Planes
 from deepstab.video.frames import probe, read_frames
@@ -46,102 +43,6 @@ AUTO_CROP_FRACTION = 0.2
 _SMOOTHING_S = 2.0
 _SMOOTHING_FRAMES = 60
 _LEAST_VISIBLE_UNCROPPED = 0.75
-# The encoder's early features reach this many frames to either side.
-_CONTEXT_FRAMES = 2
-
-
-@torch.no_grad()
-def estimate_thetas(
-    generator: StabGenerator,
-    read_window: Callable[[int, int], tuple[Tensor, Tensor]],
-    *,
-    num_frames: int,
-    aspect: float,
-    clip_length: int,
-    window_stride: int,
-) -> NDArray[np.float64]:
-    """One theta per frame of a whole video.
-
-    Windows of `clip_length` frames overlap, and their thetas are blended with a Hann window:
-    disjoint windows would jump at their seams. A video shorter than a window is padded with its
-    last frame at rest.
-
-    Args:
-        generator: in evaluation mode.
-        read_window: gives num frames from a first frame on as RGB (3, time, height, width) in
-            [0, 1] and flow (2, time, height, width), px to the previous frame, at network size.
-        num_frames: of the video.
-        aspect: width / height of the video as filmed.
-        clip_length: frames the generator takes.
-        window_stride: frames between the starts of windows, at most clip_length.
-
-    Returns:
-        (num_frames, 2, 3).
-    """
-    length = max(num_frames, clip_length)
-    last_start = length - clip_length
-    starts = sorted({*range(0, last_start, window_stride), last_start})
-    hann = np.sin(np.pi * (np.arange(clip_length) + 0.5) / clip_length) ** 2
-    blended = np.zeros((length, 2, 3))
-    weights = np.zeros((length, 1, 1))
-    for start in starts:
-        rgb, flow = read_window(start, min(clip_length, num_frames))
-        missing = clip_length - rgb.shape[1]
-        if missing:
-            rgb = torch.cat([rgb, rgb[:, -1:].expand(-1, missing, -1, -1)], dim=1)
-            flow = F.pad(flow, (0, 0, 0, 0, 0, missing))
-        theta = generator(rgb[None], flow[None], torch.tensor([aspect]).to(rgb)).theta[0]
-        blended[start : start + clip_length] += hann[:, None, None] * theta.double().cpu().numpy()
-        weights[start : start + clip_length] += hann[:, None, None]
-    return (blended / weights)[:num_frames]
-
-
-@torch.no_grad()
-def estimate_motion(
-    frames: Iterable[tuple[Image, NDArray[np.float32]]],
-    generator: StabGenerator,
-    *,
-    aspect: float,
-    clip_length: int,
-) -> tuple[NDArray[np.float64], list[int]]:
-    """The camera's motion over a whole video, streaming, and where its scenes begin.
-
-    Args:
-        frames: (height, width, 3) uint8 RGB of the network's size, each with its flow, see
-            `deepstab.data.flow.with_flow`.
-        generator: with the motion head, in evaluation mode.
-        aspect: width / height.
-        clip_length: frames the generator sees at once.
-
-    Returns:
-        (num_frames, 4), see `deepstab.trajectory`; and the first frames of later scenes.
-    """
-    motions: list[NDArray[np.float32]] = []
-    errors: list[tuple[float, float]] = []
-    rgb: list[Image] = []
-    flow: list[NDArray[np.float32]] = []
-
-    def run(keep: slice) -> None:
-        motion = generator.estimate_motion(
-            rgb_to_tensor(np.stack(rgb))[None],
-            flow_to_tensor(np.stack(flow))[None],
-            torch.tensor([aspect], dtype=torch.float32),
-        )
-        motions.append(motion[0].numpy()[keep])
-
-    done = 0
-    for frame, field in frames:
-        errors.append(unexplained(rgb[-1], frame, field) if rgb else (0.0, 0.0))
-        rgb.append(frame)
-        flow.append(field)
-        if len(rgb) == clip_length:
-            last = clip_length - _CONTEXT_FRAMES
-            run(slice(done, last))
-            rgb, flow = rgb[last - _CONTEXT_FRAMES :], flow[last - _CONTEXT_FRAMES :]
-            done = _CONTEXT_FRAMES
-    if len(rgb) > done:
-        run(slice(done, None))
-    return np.concatenate(motions).astype(np.float64), find_cuts(*np.array(errors).T)
 
 
 @dataclass(frozen=True)
@@ -218,7 +119,7 @@ def stabilize_video(
         on_frame=lambda: on_frame("analyze"),
     )
     motion, cuts, plan, aspect = planned.motion, planned.cuts, planned.plan, planned.aspect
-    thetas = plan.thetas(aspect)
+    thetas = planned.thetas()
 
     def render(frames: Iterator[Planes]) -> Iterator[Planes]:
         for (luma, blue, red), theta in zip(frames, thetas, strict=True):
@@ -246,13 +147,23 @@ def stabilize_video(
 class PlannedVideo:
     """How the camera of a video moved, where its scenes begin, and what is to be done about it.
 
-    `motion` is (num_frames, 4), see `deepstab.trajectory`; `aspect` width / height of the frames.
+    Attributes:
+        motion: (num_frames, 4), see `deepstab.trajectory`.
+        wobble: (num_frames, 6, 2), its quick part, see `deepstab.stabilize.wobble`.
+        cuts: first frames of the scenes after the first.
+        plan: the corrections, as similarities.
+        aspect: width / height of the frames.
     """
 
     motion: NDArray[np.float64]
+    wobble: NDArray[np.float64]
     cuts: list[int]
     plan: Plan
     aspect: float
+
+    def thetas(self) -> NDArray[np.float64]:
+        """The corrections as bent thetas (num_frames, 2, 6), zoom and wobble included."""
+        return bend(self.plan.thetas(self.aspect), self.wobble, self.aspect)
 
 
 def plan_file(
@@ -287,15 +198,30 @@ def plan_file(
         )
     size = (network.flow.width, network.flow.height)
     with closing(ahead(read_frames(source, size=size))) as small:
-        motion, cuts = estimate_motion(
+        motion, wobble, cuts = estimate_motion(
             with_flow(_counted(small, on_frame), network.flow),
             generator,
             aspect=aspect,
-            clip_length=network.model.clip_length,
+            context_frames=network.model.learned_steps + 1,
         )
     period = strength * smoothing_period(float(info.frame_rate))
     plan = plan_video(motion, crop, aspect=aspect, period=period, cuts=cuts)
-    return PlannedVideo(motion, cuts, plan, aspect)
+    quick = min(strength, 1.0) * quick_part(wobble, sigma=network.model.wobble_sigma, cuts=cuts)
+    return filled(PlannedVideo(motion, quick, cuts, plan, aspect), crop)
+
+
+def filled(planned: PlannedVideo, crop: Crop) -> PlannedVideo:
+    """Zoom in as far as the wobble bends the border into the picture; but with a crop as asked.
+
+    Args:
+        planned: a video.
+        crop: what may be cut away.
+    """
+    if crop.mode != "auto":
+        return planned
+    plan = planned.plan
+    zoom = plan.zoom * filled_zoom(planned.thetas())
+    return dataclasses.replace(planned, plan=dataclasses.replace(plan, zoom=zoom))
 
 
 def plan_video(
@@ -336,12 +262,16 @@ def warp_frame(frame: Image, theta: NDArray[np.float64]) -> Image:
 
     Args:
         frame: (height, width, 3) uint8, or one plane of it, (height, width).
-        theta: (2, 3), see `deepstab.geometry`.
+        theta: (2, 3), see `deepstab.geometry`, or bent, (2, 6), see `deepstab.stabilize.wobble`.
     """
     height, width = frame.shape[:2]
+    if theta.shape[-1] > 3 and theta[:, 3:].any():
+        maps = pixel_map(theta, width=width, height=height)
+        bent = cv2.remap(frame, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(bent, np.uint8)
     warped = cv2.warpAffine(
         frame,
-        theta_to_pixels(theta, width=width, height=height),
+        theta_to_pixels(theta[:, :3], width=width, height=height),
         (width, height),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,

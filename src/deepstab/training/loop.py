@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,18 +35,20 @@ from deepstab.training.validation import input_quality, stabilized_quality
 
 log = logging.getLogger(__name__)
 
-# The validation figure by which the best epoch is chosen, and which values of it are better.
-SELECTED_BY = "psnr"
-SELECTED_DIRECTION: Literal["lower", "higher"] = "higher"
+# Of which validation figures lower values are better.
+_LOWER_IS_BETTER = frozenset({"motion_error"})
 
-_SHOWN_TERMS = ("total", "smooth", "pixel", "gan")  # beside the progress bar
+_SHOWN_TERMS = ("total", "motion", "smooth", "gan")  # beside the progress bar
 _STATE_NAME = "state.pth"
 _STATEFUL = ("generator", "discriminator", "optimizer_g", "optimizer_d")
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """`history` has one row per epoch: mean training terms and validation figures."""
+    """`history` has one row per epoch: mean training terms and validation figures.
+
+    Its first row, epoch 0, is the networks as initialized and has validation figures alone.
+    """
 
     history: list[dict[str, float]]
     input_quality: dict[str, float]
@@ -68,8 +70,8 @@ def train(
         index: the shards.
         params: all parameters; they are written into the checkpoints.
         vgg19: weights for the perceptual loss, needed where `loss.lambda_vgg` is positive.
-        destination: folder of the checkpoints; the best is replaced whenever the figure
-            `SELECTED_BY` of the validation improves, the final one is written at the end.
+        destination: folder of the checkpoints; the best is replaced whenever the validation figure
+            that `train.select_by` names improves, the final one is written at the end.
         scratch: state to resume from, removed at the end.
         tracker: receives losses and figures.
 
@@ -87,8 +89,8 @@ def train(
         {names.INPUT_PREFIX + name: value for name, value in so_far.input_quality.items()}, step=0
     )
     with progress(training.num_steps, label="train", unit="steps") as bar:
-        bar.advance(len(so_far.history) * training.steps_per_epoch)
-        while len(so_far.history) < params.train.epochs:
+        bar.advance((len(so_far.history) - 1) * training.steps_per_epoch)
+        while len(so_far.history) <= params.train.epochs:
             if training.run_epoch(so_far, bar):
                 assert so_far.best is not None
                 checkpoints.save(so_far.best, best)
@@ -105,9 +107,9 @@ def train(
 
 
 def history_csv(history: list[dict[str, float]]) -> str:
-    """One line per epoch, figures to six digits."""
+    """One line per epoch, figures to six digits; epoch 0 has no training terms."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=list(history[-1]), lineterminator="\n")
     writer.writeheader()
     writer.writerows([{key: f"{value:.6g}" for key, value in row.items()} for row in history])
     return text.getvalue()
@@ -165,13 +167,16 @@ class _Training:
         """What an interrupted training of this fingerprint left; nothing, if there is none."""
         if not path.is_file():
             border = self._params.evaluate.cropped_ssim_border
-            return _SoFar(input_quality(self._held_out_clips(), border=border))
+            as_initialized = {"epoch": 0, **self._validate()}
+            self._tracker.log_metrics(as_initialized, step=0)
+            as_filmed = input_quality(self._held_out_clips(), border=border)
+            return _SoFar(as_filmed, history=[as_initialized])
         tree = checkpoints.load_tree(path)
         for name, state in tree["networks"].items():
             getattr(self._networks, name).load_state_dict(state)
         so_far = _SoFar(**tree["so_far"])
-        log.info("resuming after epoch %d", len(so_far.history))
-        assert all(math.isfinite(row["total"]) for row in so_far.history)
+        log.info("resuming after epoch %d", len(so_far.history) - 1)
+        assert all(math.isfinite(row["total"]) for row in so_far.history[1:])
         return so_far
 
     def save(self, so_far: _SoFar, path: Path) -> None:
@@ -183,34 +188,32 @@ class _Training:
     def run_epoch(self, so_far: _SoFar, bar: Progress) -> bool:
         """Train and validate one epoch, and add it; whether it is the best so far."""
         epoch = len(so_far.history)
-        self._clips.set_epoch(epoch)
-        means = self._train_epoch(epoch * self.steps_per_epoch, bar)
+        self._clips.set_epoch(epoch - 1)
+        means = self._train_epoch((epoch - 1) * self.steps_per_epoch, bar)
         validation = self._validate()
-        so_far.history.append({"epoch": epoch + 1, **means, **validation})
+        so_far.history.append({"epoch": epoch, **means, **validation})
         so_far.validation = validation
-        self._tracker.log_metrics(validation, step=(epoch + 1) * self.steps_per_epoch)
+        self._tracker.log_metrics(validation, step=epoch * self.steps_per_epoch)
         log.info(
-            "epoch %d: PSNR %.2f dB (input %.2f), Cropped SSIM %.4f (input %.4f), loss %.4f",
-            epoch + 1,
-            validation["psnr"],
-            so_far.input_quality["psnr"],
-            validation["cropped_ssim"],
-            so_far.input_quality["cropped_ssim"],
+            "epoch %d: %s; loss %.4f",
+            epoch,
+            ", ".join(
+                f"{name} {value:.4g} ({so_far.history[0][name]:.4g} untrained)"
+                for name, value in validation.items()
+            ),
             means["total"],
         )
-        is_best = so_far.best is None or _is_better(validation, so_far.best["validation"])
+        is_best = so_far.best is None or self._is_better(validation, so_far.best["validation"])
         if is_best:
-            so_far.best = self.checkpoint(epoch + 1, validation).as_tree()
+            so_far.best = self.checkpoint(epoch, validation).as_tree()
         return is_best
 
     def checkpoint(self, epoch: int, validation: dict[str, float]) -> Checkpoint:
         """The networks as they are now."""
+        networks = self._unwrapped()
         generator, discriminator = (
             {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
-            for module in (
-                self._accelerator.unwrap_model(self._networks.generator),
-                self._accelerator.unwrap_model(self._networks.discriminator),
-            )
+            for module in (networks.generator, networks.discriminator)
         )
         return Checkpoint(
             params=self._params.network,
@@ -239,19 +242,32 @@ class _Training:
 
     def _validate(self) -> dict[str, float]:
         return stabilized_quality(
-            self._accelerator.unwrap_model(self._networks.generator),
+            self._unwrapped(),
             self._held_out_clips(),
             border=self._params.evaluate.cropped_ssim_border,
             device=self._accelerator.device,
         )
 
+    def _is_better(self, validation: dict[str, float], than: dict[str, float]) -> bool:
+        figure = self._params.train.select_by
+        if figure not in validation:
+            raise TrainingError(
+                f"train.select_by is {figure}, but the validation videos have no true motion; "
+                "set it to psnr"
+            )
+        value, present = validation[figure], than[figure]
+        return value < present if figure in _LOWER_IS_BETTER else value > present
+
+    def _unwrapped(self) -> Networks:
+        """The networks themselves, whatever wraps them for the device."""
+        models = {
+            name: self._accelerator.unwrap_model(getattr(self._networks, name))
+            for name in ("generator", "discriminator")
+        }
+        return dataclasses.replace(self._networks, **models)
+
     def _held_out_clips(self) -> Iterator[Clip]:
         return (self._held_out[item] for item in range(len(self._held_out)))
-
-
-def _is_better(validation: dict[str, float], than: dict[str, float]) -> bool:
-    value, present = validation[SELECTED_BY], than[SELECTED_BY]
-    return value > present if SELECTED_DIRECTION == "higher" else value < present
 
 
 def _accelerator(params: TrainParams) -> Accelerator:
