@@ -30,9 +30,10 @@ def main() -> None:
     scores = {f"val_{name}": round(value, 4) for name, value in best.items()}
     (args.reports / "train.json").write_text(json.dumps(scores, indent=1) + "\n")
     (args.reports / "history.csv").write_text(history_csv(result.history))
-    reached = (
-        f"{name} {value:.4g} ({untrained[name]:.4g} untrained)" for name, value in best.items()
-    )
+    reached = [
+        f"{name} {value:.4g} ({untrained[name]:.4g} untrained)"
+        for name, value in best.items()
+    ]
     print(f"train: best epoch {result.best.epoch}, validation {', '.join(reached)}")
 
 
