@@ -106,15 +106,21 @@ def measure_clip(folder: Path, contest: Contest, clip: Path) -> Figures:
     """Measure a clip, a path in the folder, and what each network's plan would make of it.
 
     Raises:
-        DataError: no frame has enough tracks, or a clip does not move at all.
+        DataError: no frame has enough tracks, or the clip does not move at all.
     """
     path = folder / clip
     generators, params = networks(contest)
     info = probe(path)
     tracks = find_tracks(read_frames(path))
+    jitter = {tracker: {INPUT: measure_tracks(found)} for tracker, found in tracks.items()}
+    for tracker, by_name in jitter.items():
+        if not by_name[INPUT].jitter_px > 0:
+            raise DataError(
+                f"{clip}: track jitter {by_name[INPUT].jitter_px} ({tracker}) has no ratio; "
+                "take the clip out of the folder"
+            )
     size = (params.flow.width, params.flow.height)
     frames: Frames = list(with_flow(read_frames(path, size=size), params.flow))
-    jitter = {tracker: {INPUT: measure_tracks(found)} for tracker, found in tracks.items()}
     zoom = {}
     for name, generator in generators.items():
         plan = plan_clip(frames, info, generator, contest.crop, params.model.clip_length)
@@ -122,13 +128,6 @@ def measure_clip(folder: Path, contest: Contest, clip: Path) -> Figures:
         thetas = plan.thetas(info.width / info.height)
         for tracker, found in tracks.items():
             jitter[tracker][name] = measure_tracks(correct_tracks(found, thetas))
-    for tracker, by_name in jitter.items():
-        for name, measured in by_name.items():
-            if not measured.jitter_px > 0:
-                raise DataError(
-                    f"{clip}: track jitter {measured.jitter_px} ({tracker}, {name}) has no ratio; "
-                    "take the clip out of the folder"
-                )
     return Figures(clip.as_posix(), jitter, zoom)
 
 
