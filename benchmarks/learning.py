@@ -22,13 +22,14 @@ import cv2
 import numpy as np
 import torch
 from benchmarks.quality.measure import find_clips
-from benchmarks.quality.tables import geometric_mean
 from numpy.typing import NDArray
 
 from deepstab.cli.videos import parse_crop
 from deepstab.config import NetworkParams
 from deepstab.data.flow import with_flow
 from deepstab.errors import CheckpointError, DataError, DeepStabError
+from deepstab.image import Image
+from deepstab.metrics.ratios import geometric_mean
 from deepstab.metrics.track import TrackJitter, correct_tracks, find_tracks, measure_tracks
 from deepstab.models.checkpoints import load_weights
 from deepstab.models.generator import StabGenerator
@@ -43,7 +44,7 @@ RESAMPLES = 10_000
 
 _COLUMN = 22
 
-Frames = list[tuple[NDArray[np.uint8], NDArray[np.float32]]]
+Frames = list[tuple[Image, NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from deepstab.image import REFERENCE_WIDTH_PX, Image
 from deepstab.metrics import trackers
-from deepstab.metrics.motion import WORKING_WIDTH_PX
 
-Image: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float64]
 Complexes: TypeAlias = NDArray[np.complex128]
 
@@ -108,7 +107,7 @@ def find_tracks(frames: Iterable[Image]) -> dict[str, Tracks]:
         if frame.dtype != np.uint8 or frame.shape != shape or shape[2:] != (3,):
             raise ValueError(f"frames must be {shape} uint8 RGB, got {frame.shape} {frame.dtype}")
         gray = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
-        gray = trackers.resized(gray, WORKING_WIDTH_PX)
+        gray = trackers.resized(gray, REFERENCE_WIDTH_PX)
         num_frames += 1
         for name, followed in found.items():
             positions = followers[name].follow(gray)
@@ -116,11 +115,11 @@ def find_tracks(frames: Iterable[Image]) -> dict[str, Tracks]:
                 followed.append(positions)
     if num_frames < 3:
         raise ValueError(f"tracks need at least 3 frames, got {num_frames}")
-    height_px = WORKING_WIDTH_PX * shape[0] / shape[1]
+    height_px = REFERENCE_WIDTH_PX * shape[0] / shape[1]
     return {
         name: Tracks(
             frame=np.repeat(np.arange(1, num_frames - 1), [len(part) for part in followed]),
-            positions_px=np.concatenate(followed) * [WORKING_WIDTH_PX, height_px],
+            positions_px=np.concatenate(followed) * [REFERENCE_WIDTH_PX, height_px],
             height_px=height_px,
             num_frames=num_frames,
         )
@@ -145,7 +144,7 @@ def correct_tracks(tracks: Tracks, thetas: Floats) -> Tracks:
         raise ValueError(
             f"thetas must be ({tracks.num_frames}, 2, 3), one for each frame, got {thetas.shape}"
         )
-    half_size = np.array([WORKING_WIDTH_PX, tracks.height_px]) / 2
+    half_size = np.array([REFERENCE_WIDTH_PX, tracks.height_px]) / 2
     moments = tracks.frame[:, None] + [-1, 0, 1]
     back = np.linalg.inv(thetas[..., :2])[moments]
     filmed = tracks.positions_px / half_size
@@ -174,7 +173,7 @@ def measure_tracks(tracks: Tracks) -> TrackJitter:
     index = np.where(present, starts[:, None] + column, starts[:, None])
     before, middle, after = np.moveaxis(tracks.positions_px @ [1, 1j], 1, 0)
     acceleration = (before - 2 * middle + after)[index]
-    z = middle[index] / (WORKING_WIDTH_PX / 2)
+    z = middle[index] / (REFERENCE_WIDTH_PX / 2)
     x, y, one = z.real, z.imag, np.ones(z.shape)
 
     def over_frames(lengths: Floats) -> float:

@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image: TypeAlias = NDArray[np.uint8]
-"""(height, width), gray."""
+from deepstab.image import Image
 
 Points: TypeAlias = NDArray[np.float32]
 """(num, 2) positions (x, y), px, pixel centers at whole numbers."""
@@ -101,7 +100,8 @@ class DenseInverseSearch:
 
     def _flow(self, source: Image, target: Image) -> Flow:
         # OpenCV takes "no first guess" as a missing array, which its type hints leave out.
-        return np.asarray(self._dis.calc(source, target, None), np.float32)  # type: ignore[call-overload]
+        flow = self._dis.calc(source, target, None)  # type: ignore[call-overload]
+        return np.asarray(flow, np.float32)
 
 
 def _there_and_back(
