@@ -2,7 +2,7 @@ PYTHON ?= python3
 # Stages say `python`: the environment's own.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test walkthrough server-test check ui bench-quality
+.PHONY: setup repro test walkthrough server-test check ui bench-quality bench-learning
 
 setup: .venv/ready
 
@@ -34,6 +34,11 @@ ui: setup
 bench-quality: setup
 	@test -n '$(CLIPS)' || { echo 'name a folder of videos: make $@ CLIPS=FOLDER' >&2; exit 1; }
 	python -m benchmarks.quality --clips '$(CLIPS)' $(BENCH)
+
+# make bench-learning CLIPS=FOLDER [BENCH='--weights NAME=PATH ... --seeds 3 --workers 2']
+bench-learning: setup
+	@test -n '$(CLIPS)' || { echo 'name a folder of videos: make $@ CLIPS=FOLDER' >&2; exit 1; }
+	python -m benchmarks.learning --clips '$(CLIPS)' $(BENCH)
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

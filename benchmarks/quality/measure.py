@@ -6,7 +6,6 @@ decoded and scored against the clip by `deepstab.metrics.stability`. Nothing is 
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import tempfile
@@ -21,6 +20,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
+from benchmarks.quality.rows import GROUPS, INPUT, Row, with_measures, with_score, with_tracks
 from benchmarks.quality.vidstab import vidstab
 from benchmarks.quality.zoomed import smallest_zoom, warp_frames
 from numpy.typing import NDArray
@@ -30,20 +30,14 @@ from deepstab.data.flow import farneback
 from deepstab.errors import DataError, DeepStabError, VideoError
 from deepstab.evaluation.baselines import GAUSSIAN_SIGMA_FRAMES, gaussian_path_corrections
 from deepstab.geometry import theta_to_pixels
-from deepstab.metrics.ratios import ratio
-from deepstab.metrics.stability import StabilityScore, VideoMeasures, measure_video, score_videos
+from deepstab.metrics.stability import measure_video, score_videos
+from deepstab.metrics.track import track_jitter
 from deepstab.models.checkpoints import Checkpoint, load_weights
 from deepstab.stabilize.estimates import estimate_thetas
 from deepstab.stabilize.whole_video import Crop, Encoding, stabilize_video
 from deepstab.video.frames import count_frames, probe, read_frames
 from deepstab.video.rewrite import rewrite_video
 from deepstab.video.writer import write_video
-
-INPUT = "input"
-"""Name of the rows that hold the clip's own figures."""
-
-GROUPS = ("shaky", "steady", "other")
-"""Folder names whose clips are reported apart; `other` takes any other clip."""
 
 _SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
 # The common recipe: borders hidden as far as a zoom that is still watched hides them.
@@ -83,53 +77,6 @@ class Settings:
     strength: float
     encoding: Encoding
     max_frames: int | None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method on one clip; what could not be measured is NaN.
-
-    Attributes:
-        clip: path in the folder of clips.
-        group: `shaky`, `steady` or `other`.
-        method: name, or `input` for the clip itself.
-        width: px.
-        height: px.
-        num_frames: frames of the clip, as counted.
-        stability: low-frequency share of the camera path, in [0, 1].
-        jitter_px: residual jitter of the translation, px at width 640.
-        jitter_ratio: the same over the input's.
-        roll_jitter_deg: residual jitter of the rotation, degrees.
-        roll_jitter_ratio: the same over the input's.
-        crop: cropping ratio, in [0, 1].
-        distortion_mean: mean distortion value of the frames, in [0, 1].
-        distortion_worst: distortion value of the worst frame.
-        interframe_psnr_db: mean PSNR between consecutive frames, dB.
-        black_fraction: mean fraction of black border pixels.
-        seconds: from the clip's file to the written file; loading weights does not count.
-        frames_per_s: frames over seconds.
-        error: why there are no figures, one line; empty when there are.
-    """
-
-    clip: str
-    group: str
-    method: str
-    width: int = 0
-    height: int = 0
-    num_frames: int = 0
-    stability: float = math.nan
-    jitter_px: float = math.nan
-    jitter_ratio: float = math.nan
-    roll_jitter_deg: float = math.nan
-    roll_jitter_ratio: float = math.nan
-    crop: float = math.nan
-    distortion_mean: float = math.nan
-    distortion_worst: float = math.nan
-    interframe_psnr_db: float = math.nan
-    black_fraction: float = math.nan
-    seconds: float = math.nan
-    frames_per_s: float = math.nan
-    error: str = ""
 
 
 def find_clips(folder: Path) -> list[Path]:
@@ -243,16 +190,19 @@ def measure_clip(
         try:
             scores = score_videos(read_frames(source), [read_frames(path) for path in written])
             before = scores[0].input if scores else measure_video(read_frames(source))
+            tracks_before = track_jitter(read_frames(source))
+            tracks = [track_jitter(read_frames(path)) for path in written]
         except (DeepStabError, ValueError) as error:
             return [replace(row, error=_one_line(error)), *failed]
     rows = [
-        _with_score(row_of_method, score)
-        for row_of_method, score in zip(written.values(), scores, strict=True)
+        with_tracks(with_score(row_of_method, score), found, tracks_before)
+        for row_of_method, score, found in zip(written.values(), scores, tracks, strict=True)
     ]
-    unchanged = replace(row, crop=1.0, distortion_mean=1.0, distortion_worst=1.0)
+    unchanged = with_tracks(row, tracks_before, tracks_before)
+    unchanged = replace(unchanged, crop=1.0, distortion_mean=1.0, distortion_worst=1.0)
     order = [method.name for method in methods]
     rows = sorted(rows + failed, key=lambda found: order.index(found.method))
-    return [_with_measures(unchanged, before, before), *rows]
+    return [with_measures(unchanged, before, before), *rows]
 
 
 def _limit_threads(num_threads: int) -> None:
@@ -336,29 +286,6 @@ def _render(
         lambda frames: warp_frames(frames, corrections, zoom=zoom),
         crf=encoding.crf,
         preset=encoding.preset,
-    )
-
-
-def _with_score(row: Row, score: StabilityScore) -> Row:
-    row = replace(
-        row,
-        crop=score.crop,
-        distortion_mean=score.distortion_mean,
-        distortion_worst=score.distortion_worst,
-    )
-    return _with_measures(row, score.output, score.input)
-
-
-def _with_measures(row: Row, measures: VideoMeasures, before: VideoMeasures) -> Row:
-    return replace(
-        row,
-        stability=measures.stability,
-        jitter_px=measures.jitter_px,
-        jitter_ratio=ratio(measures.jitter_px, before.jitter_px),
-        roll_jitter_deg=measures.roll_jitter_deg,
-        roll_jitter_ratio=ratio(measures.roll_jitter_deg, before.roll_jitter_deg),
-        interframe_psnr_db=measures.interframe_psnr_db,
-        black_fraction=measures.black_fraction,
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from benchmarks.quality.measure import GROUPS, Row
+from benchmarks.quality.rows import GROUPS, Row
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -36,6 +36,13 @@ class Summary:
         num_worse: clips with more jitter than the input.
         roll_jitter_ratio: geometric mean over the clips.
         roll_jitter_ratio_worst: of the worst clip.
+        track_jitter_lk_px: geometric mean over the clips, of tracked corners, px at width 640.
+        track_jitter_dis_px: the same of points carried by dense flow.
+        track_ratio_worst: track jitter over the input's, both trackers, of the worst clip.
+        num_track_worse: clips with more track jitter than the input.
+        num_above_vidstab: clips with more track jitter than vid.stab's.
+        beyond_lk_ratio: geometric mean of what no similarity could take out, over the input's.
+        beyond_dis_ratio: the same of points carried by dense flow.
         crop: mean.
         crop_worst: of the worst clip.
         distortion: mean over clips and frames.
@@ -57,6 +64,13 @@ class Summary:
     num_worse: int
     roll_jitter_ratio: float
     roll_jitter_ratio_worst: float
+    track_jitter_lk_px: float
+    track_jitter_dis_px: float
+    track_ratio_worst: float
+    num_track_worse: int
+    num_above_vidstab: int
+    beyond_lk_ratio: float
+    beyond_dis_ratio: float
     crop: float
     crop_worst: float
     distortion: float
@@ -76,8 +90,9 @@ def summarize(rows: Sequence[Row]) -> list[Summary]:
     chosen = [(group, [row for row in rows if row.group == group]) for group in groups]
     if len(groups) > 1:
         chosen.append(("all", list(rows)))
+    vidstab = {row.clip: row.track_ratio for row in rows if row.method == "vid.stab"}
     return [
-        _summary(group, method, [row for row in members if row.method == method])
+        _summary(group, method, [row for row in members if row.method == method], vidstab)
         for group, members in chosen
         for method in methods
     ]
@@ -103,6 +118,13 @@ def as_text(summaries: Sequence[Summary]) -> str:
         "worse",
         "roll/in",
         "worst",
+        "tracks px",
+        "DIS px",
+        "worst/in",
+        "worse",
+        ">vid.stab",
+        "beyond/in",
+        "DIS",
         "crop",
         "worst",
     ]
@@ -121,6 +143,13 @@ def as_text(summaries: Sequence[Summary]) -> str:
                 f"{s.num_worse}",
                 _figure(s.roll_jitter_ratio, 3),
                 _figure(s.roll_jitter_ratio_worst, 2),
+                _figure(s.track_jitter_lk_px, 3),
+                _figure(s.track_jitter_dis_px, 3),
+                _figure(s.track_ratio_worst, 2),
+                f"{s.num_track_worse}",
+                f"{s.num_above_vidstab}",
+                _figure(s.beyond_lk_ratio, 3),
+                _figure(s.beyond_dis_ratio, 3),
                 _figure(s.crop, 3),
                 _figure(s.crop_worst, 3),
                 _figure(s.distortion, 4),
@@ -144,6 +173,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         ("stability", "stability", "linear"),
         ("jitter_ratio", "jitter / input", "log"),
         ("roll_jitter_ratio", "roll jitter / input", "log"),
+        ("track_ratio", "track jitter / input", "log"),
         ("crop", "crop", "linear"),
         ("distortion_worst", "distortion, worst frame", "linear"),
         ("interframe_psnr_db", "inter-frame PSNR, dB", "linear"),
@@ -176,7 +206,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _summary(group: str, method: str, rows: Sequence[Row]) -> Summary:
+def _summary(group: str, method: str, rows: Sequence[Row], vidstab: Mapping[str, float]) -> Summary:
     good = [row for row in rows if not row.error]
 
     def over_clips(reduce: Callable[[list[float]], np.float64], attribute: str) -> float:
@@ -195,6 +225,13 @@ def _summary(group: str, method: str, rows: Sequence[Row]) -> Summary:
         num_worse=sum(row.jitter_ratio > 1 for row in good),
         roll_jitter_ratio=geometric_mean([row.roll_jitter_ratio for row in good]),
         roll_jitter_ratio_worst=over_clips(np.max, "roll_jitter_ratio"),
+        track_jitter_lk_px=geometric_mean([row.track_jitter_lk_px for row in good]),
+        track_jitter_dis_px=geometric_mean([row.track_jitter_dis_px for row in good]),
+        track_ratio_worst=over_clips(np.max, "track_ratio"),
+        num_track_worse=sum(row.track_ratio > 1 for row in good),
+        num_above_vidstab=sum(row.track_ratio > vidstab.get(row.clip, math.inf) for row in good),
+        beyond_lk_ratio=geometric_mean([row.beyond_lk_ratio for row in good]),
+        beyond_dis_ratio=geometric_mean([row.beyond_dis_ratio for row in good]),
         crop=over_clips(np.mean, "crop"),
         crop_worst=over_clips(np.min, "crop"),
         distortion=over_clips(np.mean, "distortion_mean"),

@@ -14,12 +14,12 @@ from benchmarks.quality import measure as quality
 from benchmarks.quality import tables as scoreboard
 from benchmarks.quality.measure import (
     Method,
-    Row,
     Settings,
     find_clips,
     group_of,
     measure_folder,
 )
+from benchmarks.quality.rows import Row
 from benchmarks.quality.tables import as_csv, as_text, draw, summarize
 
 from deepstab.errors import CheckpointError, DataError
@@ -42,6 +42,11 @@ FIRST = Row(
     jitter_ratio=0.25,
     roll_jitter_deg=0.1,
     roll_jitter_ratio=0.5,
+    track_jitter_lk_px=1.0,
+    track_jitter_dis_px=2.0,
+    track_ratio=0.5,
+    beyond_lk_ratio=0.9,
+    beyond_dis_ratio=0.8,
     crop=0.9,
     distortion_mean=0.998,
     distortion_worst=0.97,
@@ -59,6 +64,11 @@ SECOND = replace(
     stability=0.9,
     jitter_ratio=4.0,
     roll_jitter_ratio=0.5,
+    track_jitter_lk_px=4.0,
+    track_jitter_dis_px=2.0,
+    track_ratio=1.5,
+    beyond_lk_ratio=0.9,
+    beyond_dis_ratio=0.2,
     crop=0.7,
     distortion_mean=0.996,
     distortion_worst=0.99,
@@ -81,6 +91,12 @@ def test_the_summary_of_a_group() -> None:
     assert summary.jitter_ratio == pytest.approx(1.0)  # a quarter and four times cancel out
     assert summary.jitter_ratio_worst == 4.0
     assert summary.roll_jitter_ratio == pytest.approx(0.5)
+    assert summary.track_jitter_lk_px == pytest.approx(2.0)  # of 1 and 4
+    assert summary.track_jitter_dis_px == pytest.approx(2.0)
+    assert (summary.track_ratio_worst, summary.num_track_worse) == (1.5, 1)
+    assert summary.num_above_vidstab == 0  # which did not run
+    assert summary.beyond_lk_ratio == pytest.approx(0.9)
+    assert summary.beyond_dis_ratio == pytest.approx(0.4)
     assert summary.crop == pytest.approx(0.8)
     assert summary.crop_worst == 0.7
     assert summary.distortion == pytest.approx(0.997)
@@ -99,6 +115,15 @@ def test_groups_are_apart_and_together_and_shaky_comes_first() -> None:
         ("steady", 1),
         ("all", 2),
     ]
+
+
+def test_clips_above_vidstab_are_counted_clip_by_clip() -> None:
+    vidstab = [
+        replace(FIRST, method="vid.stab", track_ratio=0.4),
+        replace(SECOND, method="vid.stab", track_ratio=1.6),
+    ]
+    ours, theirs = summarize([FIRST, SECOND, *vidstab])
+    assert (ours.num_above_vidstab, theirs.num_above_vidstab) == (1, 0)
 
 
 def test_what_failed_everywhere_has_no_figures() -> None:
@@ -199,12 +224,20 @@ def test_methods_are_measured_on_the_same_clip(clips: Path, untrained_weights: P
     ]
     own, *stabilized, bad = rows
     assert (own.jitter_ratio, own.crop, own.distortion_worst) == (1, 1, 1)
+    assert (own.track_ratio, own.beyond_lk_ratio, own.beyond_dis_ratio) == (1, 1, 1)
     assert math.isnan(own.frames_per_s)
     for row in stabilized:
         assert not row.error
         assert row.num_frames == 30
         assert row.jitter_ratio == pytest.approx(row.jitter_px / own.jitter_px)
         assert row.jitter_ratio < 0.8
+        assert row.track_jitter_lk_px < 0.8 * own.track_jitter_lk_px
+        assert row.track_jitter_dis_px < 0.8 * own.track_jitter_dis_px
+        shares = [
+            row.track_jitter_lk_px / own.track_jitter_lk_px,
+            row.track_jitter_dis_px / own.track_jitter_dis_px,
+        ]
+        assert row.track_ratio == pytest.approx(math.sqrt(math.prod(shares)))
         assert 0.6 < row.crop < 1
         assert row.distortion_worst > 0.9
         assert row.frames_per_s == pytest.approx(30 / row.seconds)
