@@ -25,7 +25,7 @@ from benchmarks.quality.measure import find_clips
 from numpy.typing import NDArray
 
 from deepstab.cli.videos import parse_crop
-from deepstab.config import NetworkParams
+from deepstab.config import ModelParams, NetworkParams
 from deepstab.data.flow import with_flow
 from deepstab.errors import CheckpointError, DataError, DeepStabError
 from deepstab.image import Image
@@ -34,8 +34,12 @@ from deepstab.metrics.track import TrackJitter, correct_tracks, find_tracks, mea
 from deepstab.models.checkpoints import load_weights
 from deepstab.models.generator import StabGenerator
 from deepstab.progress import progress
-from deepstab.stabilize.planning import Plan
-from deepstab.stabilize.whole_video import Crop, estimate_motion, plan_video, smoothing_period
+from deepstab.stabilize.whole_video import (
+    Crop,
+    PlannedVideo,
+    plan_motion,
+    smoothing_period,
+)
 from deepstab.video.frames import VideoInfo, probe, read_frames
 
 INPUT = "input"
@@ -94,13 +98,17 @@ def networks(contest: Contest) -> tuple[dict[str, StabGenerator], NetworkParams]
 
 
 def plan_clip(
-    frames: Frames, info: VideoInfo, generator: StabGenerator, crop: Crop, clip_length: int
-) -> Plan:
+    frames: Frames, info: VideoInfo, generator: StabGenerator, crop: Crop, model: ModelParams
+) -> PlannedVideo:
     """The corrections of a clip as `deepstab.stabilize.whole_video.stabilize_video` plans them."""
-    aspect = info.width / info.height
-    motion, cuts = estimate_motion(frames, generator, aspect=aspect, clip_length=clip_length)
+    moved = estimate_motion(
+        frames,
+        generator,
+        aspect=info.width / info.height,
+        context_frames=model.learned_steps + 1,
+    )
     period = smoothing_period(float(info.frame_rate))
-    return plan_video(motion, crop, aspect=aspect, period=period, cuts=cuts)
+    return plan_motion(moved, crop, period=period, wobble_sigma=model.wobble_sigma)
 
 
 def measure_clip(folder: Path, contest: Contest, clip: Path) -> Figures:
@@ -124,9 +132,9 @@ def measure_clip(folder: Path, contest: Contest, clip: Path) -> Figures:
     frames: Frames = list(with_flow(read_frames(path, size=size), params.flow))
     zoom = {}
     for name, generator in generators.items():
-        plan = plan_clip(frames, info, generator, contest.crop, params.model.clip_length)
-        zoom[name] = plan.zoom
-        thetas = plan.thetas(info.width / info.height)
+        planned = plan_clip(frames, info, generator, contest.crop, params.model)
+        zoom[name] = planned.plan.zoom
+        thetas = planned.thetas()
         for tracker, found in tracks.items():
             jitter[tracker][name] = measure_tracks(correct_tracks(found, thetas))
     return Figures(clip.as_posix(), jitter, zoom)

@@ -31,8 +31,7 @@ def main() -> None:
     (args.reports / "train.json").write_text(json.dumps(scores, indent=1) + "\n")
     (args.reports / "history.csv").write_text(history_csv(result.history))
     reached = [
-        f"{name} {value:.4g} ({untrained[name]:.4g} untrained)"
-        for name, value in best.items()
+        f"{name} {value:.4g} ({untrained[name]:.4g} untrained)" for name, value in best.items()
     ]
     print(f"train: best epoch {result.best.epoch}, validation {', '.join(reached)}")
 

@@ -34,6 +34,9 @@ _REWEIGHTINGS = 6
 _INLIER_MEDIANS = 1.5
 _TINY = 1e-9
 
+# A bent theta is inverted by going back and forth so often; it bends by a few pixels.
+_UNBENDINGS = 4
+
 
 @dataclass(frozen=True, eq=False)
 class Tracks:
@@ -134,21 +137,30 @@ def correct_tracks(tracks: Tracks, thetas: Floats) -> Tracks:
 
     Args:
         tracks: of the video as filmed.
-        thetas: (num_frames, 2, 3), output -> input, see `deepstab.geometry`; the points go the
-            other way.
+        thetas: (num_frames, 2, 3), output -> input, see `deepstab.geometry`, or bent,
+            (num_frames, 2, 6), with further columns for x^2, xy and y^2; the points go the other
+            way.
 
     Raises:
         ValueError: another number of thetas than of frames.
     """
-    if thetas.shape != (tracks.num_frames, 2, 3):
+    if thetas.shape not in ((tracks.num_frames, 2, 3), (tracks.num_frames, 2, 6)):
         raise ValueError(
-            f"thetas must be ({tracks.num_frames}, 2, 3), one for each frame, got {thetas.shape}"
+            f"thetas must be ({tracks.num_frames}, 2, 3 or 6), one for each frame, got "
+            f"{thetas.shape}"
         )
     half_size = np.array([REFERENCE_WIDTH_PX, tracks.height_px]) / 2
     moments = tracks.frame[:, None] + [-1, 0, 1]
     back = np.linalg.inv(thetas[..., :2])[moments]
     filmed = tracks.positions_px / half_size
-    shown = np.einsum("tkij,tkj->tki", back, filmed - thetas[moments, :, 2])
+    straight = filmed - thetas[moments, :, 2]
+    shown = np.einsum("tkij,tkj->tki", back, straight)
+    if thetas.shape[-1] > 3:
+        for _ in range(_UNBENDINGS):
+            x, y = shown[..., 0], shown[..., 1]
+            squares = np.stack([x * x, x * y, y * y], axis=-1)
+            bent = np.einsum("tkij,tkj->tki", thetas[moments, :, 3:], squares)
+            shown = np.einsum("tkij,tkj->tki", back, straight - bent)
     visible = (np.abs(shown) <= 1).all(axis=(1, 2))
     return replace(tracks, frame=tracks.frame[visible], positions_px=(shown * half_size)[visible])
 

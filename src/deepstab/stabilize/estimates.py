@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -65,6 +66,23 @@ def estimate_thetas(
     return (blended / weights)[:num_frames]
 
 
+@dataclass(frozen=True, eq=False)
+class VideoMotion:
+    """How the camera of a video moved.
+
+    Attributes:
+        motion: (num_frames, 4), see `deepstab.trajectory`.
+        wobble: (num_frames, 6, 2), see `deepstab.models.wobble`.
+        cuts: first frames of the scenes after the first, ascending.
+        aspect: width / height of the frames.
+    """
+
+    motion: NDArray[np.float64]
+    wobble: NDArray[np.float64]
+    cuts: list[int]
+    aspect: float
+
+
 @torch.no_grad()
 def estimate_motion(
     frames: Iterable[tuple[Image, NDArray[np.float32]]],
@@ -72,7 +90,7 @@ def estimate_motion(
     *,
     aspect: float,
     context_frames: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], list[int]]:
+) -> VideoMotion:
     """The camera's motion and wobble over a whole video, streaming, and where its scenes begin.
 
     Args:
@@ -81,10 +99,6 @@ def estimate_motion(
         generator: with the motion head, in evaluation mode.
         aspect: width / height.
         context_frames: so many frames to either side have a say on a frame.
-
-    Returns:
-        (num_frames, 4), see `deepstab.trajectory`; (num_frames, 6, 2), see
-        `deepstab.models.wobble`; and the first frames of later scenes.
     """
     motions: list[NDArray[np.float32]] = []
     wobbles: list[NDArray[np.float32]] = []
@@ -114,4 +128,4 @@ def estimate_motion(
     if len(rgb) > done:
         run(slice(done, None))
     motion, wobble = (np.concatenate(parts).astype(np.float64) for parts in (motions, wobbles))
-    return motion, wobble, find_cuts(*np.array(errors).T)
+    return VideoMotion(motion, wobble, find_cuts(*np.array(errors).T), aspect)

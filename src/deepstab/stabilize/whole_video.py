@@ -19,7 +19,7 @@ from deepstab.errors import CheckpointError
 from deepstab.geometry import theta_to_pixels
 from deepstab.models.checkpoints import Checkpoint, Origin
 from deepstab.models.generator import StabGenerator
-from deepstab.stabilize.estimates import estimate_motion
+from deepstab.stabilize.estimates import VideoMotion, estimate_motion
 from deepstab.stabilize.planning import (
     Plan,
     choose_plan,
@@ -165,6 +165,11 @@ class PlannedVideo:
         """The corrections as bent thetas (num_frames, 2, 6), zoom and wobble included."""
         return bend(self.plan.thetas(self.aspect), self.wobble, self.aspect)
 
+    def filled(self) -> PlannedVideo:
+        """The same, zoomed in as far as the wobble would bend the border into the picture."""
+        zoom = self.plan.zoom * filled_zoom(self.thetas())
+        return dataclasses.replace(self, plan=dataclasses.replace(self.plan, zoom=zoom))
+
 
 def plan_file(
     source: Path,
@@ -190,7 +195,6 @@ def plan_file(
         CheckpointError: the generator has another head.
     """
     info = probe(source)
-    aspect = info.width / info.height
     head = network.model.head
     if head != "motion":
         raise CheckpointError(
@@ -198,30 +202,37 @@ def plan_file(
         )
     size = (network.flow.width, network.flow.height)
     with closing(ahead(read_frames(source, size=size))) as small:
-        motion, wobble, cuts = estimate_motion(
+        moved = estimate_motion(
             with_flow(_counted(small, on_frame), network.flow),
             generator,
-            aspect=aspect,
+            aspect=info.width / info.height,
             context_frames=network.model.learned_steps + 1,
         )
     period = strength * smoothing_period(float(info.frame_rate))
-    plan = plan_video(motion, crop, aspect=aspect, period=period, cuts=cuts)
-    quick = min(strength, 1.0) * quick_part(wobble, sigma=network.model.wobble_sigma, cuts=cuts)
-    return filled(PlannedVideo(motion, quick, cuts, plan, aspect), crop)
+    share = min(strength, 1.0)
+    return plan_motion(
+        dataclasses.replace(moved, wobble=share * moved.wobble),
+        crop,
+        period=period,
+        wobble_sigma=network.model.wobble_sigma,
+    )
 
 
-def filled(planned: PlannedVideo, crop: Crop) -> PlannedVideo:
-    """Zoom in as far as the wobble bends the border into the picture; but with a crop as asked.
+def plan_motion(
+    moved: VideoMotion, crop: Crop, *, period: float, wobble_sigma: float
+) -> PlannedVideo:
+    """Plan what is to be done about the motion of a video.
 
     Args:
-        planned: a video.
+        moved: how its camera moved.
         crop: what may be cut away.
+        period: frames, see `smoothing_period`.
+        wobble_sigma: see `deepstab.stabilize.wobble.quick_part`.
     """
-    if crop.mode != "auto":
-        return planned
-    plan = planned.plan
-    zoom = plan.zoom * filled_zoom(planned.thetas())
-    return dataclasses.replace(planned, plan=dataclasses.replace(plan, zoom=zoom))
+    plan = plan_video(moved.motion, crop, aspect=moved.aspect, period=period, cuts=moved.cuts)
+    wobble = quick_part(moved.wobble, sigma=wobble_sigma, cuts=moved.cuts)
+    planned = PlannedVideo(moved.motion, wobble, moved.cuts, plan, moved.aspect)
+    return planned.filled() if crop.mode == "auto" else planned
 
 
 def plan_video(
