@@ -18,10 +18,9 @@ import cv2
 import numpy as np
 from benchmarks.quality.zoomed import smallest_zoom, warp_frames
 
-from deepstab.config import FlightParams, load_params
-from deepstab.data.shake import draw_shake
+from deepstab.data.faults import to_image
+from deepstab.data.shake import ShakeSize, draw_shake, room_for, see, still_view
 from deepstab.evaluation.baselines import gaussian_path_corrections
-from deepstab.geometry import similarity_about_center
 from deepstab.image import Image
 from deepstab.video.frames import probe, read_frames
 from deepstab.video.writer import write_video
@@ -37,32 +36,27 @@ def read(path: Path, num_frames: int) -> Iterator[Image]:
         yield np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def shake(path: Path, out: Path, params: FlightParams, index: int, num_frames: int) -> None:
+def shake(path: Path, out: Path, index: int, num_frames: int) -> None:
     rng = np.random.default_rng([1, index])
     frames = list(read(path, num_frames))
-    height, width = frames[0].shape[:2]
-    sized = params.model_copy(update={"width": width, "height": height})
-    rate = probe(path).frame_rate
+    size = (frames[0].shape[1], frames[0].shape[0])
+    rate = Fraction(probe(path).frame_rate)
     amplitude = float(np.exp(rng.uniform(np.log(0.004), np.log(0.02))))
-    times_s = np.arange(len(frames)) / float(rate)
-    rows = draw_shake(times_s, sized.model_copy(update={"frame_rate": float(rate)}), amplitude, rng)
-    # Both views are zoomed in, so far that the shaken one never sees past the frame.
-    reach = 2 * (np.abs(rows[:, :2]).max() + width / 2 * np.abs(rows[:, 2]).max()) / height
-    zoom = similarity_about_center(
-        np.array([0, 0, 0, np.log(max(0.5, 1 - reach))]), (width, height)
+    shaken = draw_shake(
+        np.arange(len(frames)) / float(rate),
+        frame_rate=float(rate),
+        width=size[0],
+        size=ShakeSize(amplitude, readout=0.0, scale=room_for(amplitude)),
+        rng=rng,
     )
-    for side, matrices in (
-        ("stable", [zoom] * len(frames)),
-        ("unstable", [zoom @ similarity_about_center(row, (width, height)) for row in rows]),
-    ):
-        seen = (
-            cv2.warpAffine(
-                frame, m[:2], (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            )
-            for frame, m in zip(frames, matrices, strict=True)
-        )
+    still = still_view(room_for(amplitude))
+    sides = {
+        "stable": (see(frame, still, size) for frame in frames),
+        "unstable": (see(frame, shaken.views[i], size) for i, frame in enumerate(frames)),
+    }
+    for side, seen in sides.items():
         name = f"steady_{path.stem}.mp4"
-        write_video(out / side / name, seen, frame_rate=Fraction(rate), **ENCODING)
+        write_video(out / side / name, map(to_image, seen), frame_rate=rate, **ENCODING)
 
 
 def imitate(path: Path, out: Path, num_frames: int) -> None:
@@ -86,10 +80,9 @@ def main() -> None:
     args = parser.parse_args()
     for side in ("stable", "unstable"):
         (args.out / side).mkdir(parents=True, exist_ok=True)
-    params = load_params(Path("params.yaml")).data.flights
     with ThreadPoolExecutor() as pool:
         jobs = [
-            pool.submit(shake, path, args.out, params, index, args.frames)
+            pool.submit(shake, path, args.out, index, args.frames)
             for index, path in enumerate(sorted(args.steady.glob("*.mp4")))
         ]
         shaky = sorted(args.shaky.glob("*.mp4"))

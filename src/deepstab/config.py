@@ -54,28 +54,40 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=False)
 
 
-class FlightParams(Section):
-    """The embedded data: a virtual drone camera over real photographs."""
+class FaultParams(Section):
+    """How often a camera has a fault: shares of the generated videos, drawn independently."""
 
-    photos: str = Field(
-        description="`skimage` for the photographs in scikit-image's wheel, or a folder of photos "
-        "to fly over besides those"
+    rolling_shutter: Fraction = Field(
+        description="share of videos whose rows are read one after the other, over up to 0.8 of "
+        "the time between frames"
     )
-    num_flights: int = Field(ge=3, description="number of stable/unstable video pairs")
+    blur: Fraction = Field(
+        description="share blurred along the shake, over up to half of the time between frames"
+    )
+    low_light: Fraction = Field(
+        description="share in the dark (gamma 0.5 to 1), with the noise of few photons"
+    )
+    exposure: Fraction = Field(description="share whose brightness flickers or jumps")
+    compression: Fraction = Field(description="share compressed strongly (x264, CRF 26 to 38)")
+    stutter: Fraction = Field(description="share with one repeated or dropped frame")
+    slow: Fraction = Field(description="share filmed at about 10 frames/s")
+    occluder: Fraction = Field(
+        description="share with something near before the camera that moves on its own"
+    )
+
+
+class ShakenParams(Section):
+    """What all videos have in common that are shaken along a known path."""
+
     num_frames: int = Field(ge=32, description="frames per video")
     width: int = Field(ge=128, multiple_of=2, description="video width, px")
-    height: int = Field(ge=128, multiple_of=2, description="video height, px")
-    frame_rate: Annotated[Number, Field(gt=0)] = Field(description="frames per second")
     shake_min: Annotated[Number, Field(gt=0, le=0.2)] = Field(
         description="smallest shake amplitude, fraction of the width (standard deviation)"
     )
     shake_max: Annotated[Number, Field(gt=0, le=0.2)] = Field(
         description="largest shake amplitude, fraction of the width (standard deviation)"
     )
-
-    object_max: Annotated[Number, Field(ge=0.06, le=1)] = Field(
-        description="largest moving object, fraction of the photo's shorter side"
-    )
+    faults: FaultParams
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -84,6 +96,34 @@ class FlightParams(Section):
                 f"shake_min {self.shake_min} must not exceed shake_max {self.shake_max}"
             )
         return self
+
+
+class FlightParams(ShakenParams):
+    """The embedded data: a virtual drone camera over real photographs."""
+
+    photos: str = Field(
+        description="`skimage` for the photographs in scikit-image's wheel, `material` for the "
+        "aerial ones of data/material.json besides, or a folder of photos to fly over besides"
+    )
+    num_flights: int = Field(ge=3, description="number of stable/unstable video pairs")
+    height: int = Field(ge=128, multiple_of=2, description="video height, px")
+    frame_rate: Annotated[Number, Field(gt=0)] = Field(description="frames per second")
+    object_max: Annotated[Number, Field(ge=0.06, le=1)] = Field(
+        description="largest moving object, fraction of the photo's shorter side"
+    )
+    parallax: Fraction = Field(
+        description="share of flights in which parts of the scene are nearer than the rest"
+    )
+
+
+class VideosParams(ShakenParams):
+    """Ordinary videos shaken by us: exact truth about real parallax, people and light."""
+
+    folder: str = Field(
+        min_length=1,
+        description="folder of videos, or `material` for the list in data/material.json",
+    )
+    variants: int = Field(ge=1, description="recordings made of each video, each shaken otherwise")
 
 
 class SplitParams(Section):
@@ -113,8 +153,9 @@ class SplitParams(Section):
 class DataParams(Section):
     """Where the videos come from and how they are split."""
 
-    source: Literal["auto", "kaggle", "folder", "flights"] = Field(
-        description="kaggle, folder, flights; auto takes the first that is available, in that order"
+    source: Literal["auto", "kaggle", "folder", "videos", "flights"] = Field(
+        description="kaggle, folder, videos, flights; auto takes the first available of kaggle, "
+        "folder and flights"
     )
     kaggle_root: str = Field(
         description="folder that holds {stable,unstable}/N.*; read by `folder` and `auto`"
@@ -129,6 +170,7 @@ class DataParams(Section):
     )
     split: SplitParams
     flights: FlightParams
+    videos: VideosParams
 
 
 class FlowParams(Section):
@@ -299,11 +341,13 @@ class Params(Section):
                 f"evaluate.window_stride {self.evaluate.window_stride} must not exceed "
                 f"model.clip_length {self.model.clip_length}: frames would be left out"
             )
-        if self.data.flights.num_frames < self.model.clip_length:
-            raise ValueError(
-                f"data.flights.num_frames {self.data.flights.num_frames} must reach "
-                f"model.clip_length {self.model.clip_length}"
-            )
+        for name in ("flights", "videos"):
+            num_frames = getattr(self.data, name).num_frames
+            if num_frames < self.model.clip_length:
+                raise ValueError(
+                    f"data.{name}.num_frames {num_frames} must reach "
+                    f"model.clip_length {self.model.clip_length}"
+                )
         return self
 
     @property

@@ -159,31 +159,6 @@ def corner_shift_px(
     return shift.square().sum(dim=-1).mean(dim=-1).sqrt()
 
 
-def similarity_about_center(
-    similarity: NDArray[np.float64], size: tuple[int, int]
-) -> NDArray[np.float64]:
-    """Write a similarity about the center of a frame as a matrix of homogeneous pixels.
-
-    Args:
-        similarity: (4,): shift x, shift y (px), angle_rad, log scale.
-        size: (width, height) of the frame, px.
-
-    Returns:
-        (3, 3), of the map p -> scale * rotation(angle) (p - center) + center + shift.
-    """
-    x, y, angle_rad, log_scale = similarity
-    center_x, center_y = (size[0] - 1) / 2, (size[1] - 1) / 2
-    cos = np.exp(log_scale) * np.cos(angle_rad)
-    sin = np.exp(log_scale) * np.sin(angle_rad)
-    return np.array(
-        [
-            [cos, -sin, center_x + x - cos * center_x + sin * center_y],
-            [sin, cos, center_y + y - sin * center_x - cos * center_y],
-            [0, 0, 1],
-        ]
-    )
-
-
 def _scaled_rotation(
     angle_rad: Float[Tensor, ...], log_scale: Float[Tensor, ...]
 ) -> tuple[Float[Tensor, ...], Float[Tensor, ...]]:

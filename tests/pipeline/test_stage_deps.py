@@ -57,7 +57,7 @@ def file_of(module: str) -> Path:
 
 def code_deps(stage: str) -> set[Path]:
     deps = (dep for dep in STAGES[stage]["deps"] if dep.startswith(("src/", "stages/")))
-    return {ROOT / dep for dep in deps if not dep.endswith(".html")}
+    return {ROOT / dep for dep in deps if not dep.endswith((".html", ".json"))}
 
 
 def script_of(stage: str) -> Path:

@@ -20,12 +20,15 @@ class Clip(TypedDict):
 
     unstable, stable: (3, time, height, width), RGB in [0, 1].
     flow: (2, time, height, width), (dx, dy) px to the previous frame; zero in a video's first.
+    motion: (time, 4), the true motion of the unstable camera from each frame to the one before it
+        (see `deepstab.trajectory`); NaN where nobody knows, zero in a video's first frame.
     aspect: (), width / height of the video as filmed.
     """
 
     unstable: Tensor
     stable: Tensor
     flow: Tensor
+    motion: Tensor
     aspect: Tensor
 
 
@@ -36,6 +39,7 @@ def read_clip(reader: ShardReader, pair: PairEntry, first_frame: int, num_frames
         "unstable": rgb_to_tensor(arrays["unstable"]),
         "stable": rgb_to_tensor(arrays["stable"]),
         "flow": flow_to_tensor(arrays["flow"].astype(np.float32) / np.float32(FLOW_SCALE)),
+        "motion": torch.from_numpy(arrays["motion"]),
         "aspect": torch.tensor(pair.aspect, dtype=torch.float32),
     }
 
@@ -115,11 +119,14 @@ def _long_enough(index: ShardIndex, split: Split, clip_length: int) -> tuple[Pai
 
 
 def _mirror(clip: Clip, *, axis: int, component: int) -> Clip:
-    sign = torch.ones(2, 1, 1, 1)
+    sign = torch.ones(2)
     sign[component] = -1
+    # A mirrored rotation turns the other way.
+    of_motion = torch.cat([sign, torch.tensor([-1.0, 1.0])])
     return {
         "unstable": clip["unstable"].flip(axis),
         "stable": clip["stable"].flip(axis),
-        "flow": clip["flow"].flip(axis) * sign,
+        "flow": clip["flow"].flip(axis) * sign[:, None, None, None],
+        "motion": clip["motion"] * of_motion,
         "aspect": clip["aspect"],
     }

@@ -1,34 +1,33 @@
 """Virtual flights: the embedded data set, rendered from real photographs.
 
-A virtual camera flies a smooth path over a photograph (the stable clip); the same path with
-band-limited shake gives the unstable one. Moving objects, textureless regions, exposure change,
-motion blur and sensor noise are added because those are what break motion estimation. The true
-correction of every frame is kept beside the videos. Everything is a pure function of the seed.
-
-Convention: a true correction is a theta (see `deepstab.geometry`) from the stable view to the
-unstable frame.
+A virtual camera flies a smooth path over a photograph, past moving objects, textureless regions
+and things nearer than the ground, because those are what break motion estimation. What it films
+is then shaken along a known path (see `deepstab.data.shaken`). Everything is a pure function of
+the seed.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 import skimage
-from numpy.typing import NDArray
 
 from deepstab.config import FlightParams
+from deepstab.data.occluders import occlude
 from deepstab.data.rendering import Flight, MovingObject, render_frames
-from deepstab.data.shake import draw_shake, smooth_path, waves
+from deepstab.data.shake import Floats, Similarity, Size, waves
+from deepstab.data.shaken import (
+    CleanClip,
+    Recording,
+    draw_recording,
+    truth_path,
+    write_pair,
+)
 from deepstab.errors import DataError
-from deepstab.geometry import pixels_to_theta, similarity_about_center
 from deepstab.image import Image
-from deepstab.video.writer import write_video
-
-Floats = NDArray[np.float64]
 
 # Photographs in scikit-image's wheel that have texture at several scales.
 _SKIMAGE_PHOTOS = [
@@ -51,40 +50,44 @@ _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 # Photo pixels per frame pixel, at most, with all of the photo in view.
 _MAX_PHOTO_PX = 4.0
-_CRF, _PRESET = 18, "veryfast"
+# How far something near runs ahead of the ground, at most: fraction of the width a frame.
+_MAX_DISPARITY = 0.015
 
 
-def photo_paths(photos: str) -> list[Path]:
+def photo_paths(photos: Path) -> list[Path]:
     """The photographs to fly over: `skimage`, and besides those the images of a folder.
+
+    Args:
+        photos: `skimage`, or a folder.
 
     Raises:
         DataError: the folder is missing or holds no images.
     """
     bundled = [Path(skimage.__file__).parent / "data" / name for name in _SKIMAGE_PHOTOS]
-    if photos == "skimage":
+    if str(photos) == "skimage":
         return bundled
-    folder = Path(photos)
     found = (
-        sorted(path for path in folder.iterdir() if path.suffix.lower() in _PHOTO_SUFFIXES)
-        if folder.is_dir()
+        sorted(path for path in photos.iterdir() if path.suffix.lower() in _PHOTO_SUFFIXES)
+        if photos.is_dir()
         else []
     )
     if not found:
         raise DataError(
-            f"data.flights.photos: no jpg, png or tif images in {photos!r}; "
+            f"data.flights.photos: no jpg, png or tif images in {str(photos)!r}; "
             "name a folder of photos, or `skimage`"
         )
     return bundled + found
 
 
 def render_flights(
-    destination: Path, *, params: FlightParams, seed: int
+    destination: Path, *, params: FlightParams, photos: Path, seed: int
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Render all flights as real video files with their true corrections.
+    """Render all flights as real video files with what is known about them.
 
     Args:
-        destination: gets stable/N.mp4, unstable/N.mp4 and truth/N.npy, N = 1...
+        destination: gets stable/N.mp4, unstable/N.mp4 and truth/N.npz, N = 1...
         params: the flights section.
+        photos: as of `photo_paths`.
         seed: everything is a pure function of it.
 
     Returns:
@@ -93,43 +96,63 @@ def render_flights(
     Raises:
         DataError: a photograph cannot be read.
     """
-    paths = photo_paths(params.photos)
-    for folder in ("stable", "unstable", "truth"):
-        (destination / folder).mkdir(parents=True, exist_ok=True)
+    paths = photo_paths(photos)
     order = np.random.default_rng([seed, 0]).permutation(len(paths))
-    scenes: dict[str, str] = {}
-    truths: dict[str, str] = {}
-    for index in range(params.num_flights):
-        name = str(index + 1)
-        scenes[name] = paths[order[index % len(paths)]].stem
-        truths[name] = f"truth/{name}.npy"
-
-    size = (params.width, params.height)
+    chosen = [paths[order[index % len(paths)]] for index in range(params.num_flights + 1)]
+    names = [str(index + 1) for index in range(params.num_flights)]
 
     def render(index: int) -> None:
-        photo = _read_photo(paths[order[index % len(paths)]], size)
-        other = _read_photo(paths[order[(index + 1) % len(paths)]], size)
         rng = np.random.default_rng([seed, index + 1])
-        flight = plan_flight(photo, other, params=params, rng=rng)
-        name = str(index + 1)
-        rate = Fraction(params.frame_rate).limit_denominator(1001)
-        for side, shaken in (("stable", False), ("unstable", True)):
-            write_video(
-                destination / side / f"{name}.mp4",
-                render_frames(flight, params=params, shaken=shaken, rng=rng),
-                frame_rate=rate,
-                crf=_CRF,
-                preset=_PRESET,
-            )
-        np.save(destination / truths[name], true_correction(flight, params=params))
+        size = (params.width, params.height)
+        photo, other = (_read_photo(path, size) for path in chosen[index : index + 2])
+        recording = draw_recording(
+            params, frame_rate=params.frame_rate, num_available=10**6, rng=rng
+        )
+        clip = film(photo, other, params=params, recording=recording, rng=rng)
+        write_pair(destination, names[index], clip=clip, recording=recording, size=size, rng=rng)
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(render, range(params.num_flights)))
-    return scenes, truths
+    return (
+        {name: path.stem for name, path in zip(names, chosen, strict=False)},
+        {name: truth_path(name) for name in names},
+    )
+
+
+def film(
+    photo: Image,
+    other: Image,
+    *,
+    params: FlightParams,
+    recording: Recording,
+    rng: np.random.Generator,
+) -> CleanClip:
+    """The clean clip of one flight, as much larger than the video as the shake takes.
+
+    Args:
+        photo: (height, width, 3) uint8, the ground.
+        other: (height, width, 3) uint8, moving objects are cut from it.
+        params: the flights section.
+        recording: how it will be filmed.
+        rng: source of all randomness.
+    """
+    size = (round(params.width / recording.room), round(params.height / recording.room))
+    times_s = np.arange(recording.num_clean) / recording.frame_rate
+    flight = plan_flight(photo, other, params=params, times_s=times_s, size=size, rng=rng)
+    frames = list(render_frames(flight, size))
+    if recording.faults.occluded:
+        frames = list(occlude(frames, [other], frame_rate=recording.frame_rate, rng=rng))
+    return CleanClip(frames, flight.own_motion, scale=1.0)
 
 
 def plan_flight(
-    photo: Image, other: Image, *, params: FlightParams, rng: np.random.Generator
+    photo: Image,
+    other: Image,
+    *,
+    params: FlightParams,
+    times_s: Floats,
+    size: Size,
+    rng: np.random.Generator,
 ) -> Flight:
     """Draw one flight.
 
@@ -137,39 +160,36 @@ def plan_flight(
         photo: (height, width, 3) uint8, the ground.
         other: (height, width, 3) uint8, moving objects are cut from it.
         params: the flights section.
+        times_s: when each frame is filmed, (num_frames,).
+        size: of the frames.
         rng: source of all randomness.
     """
-    times_s = np.arange(params.num_frames) / params.frame_rate
-    amplitude = float(np.exp(rng.uniform(np.log(params.shake_min), np.log(params.shake_max))))
-    photo_height, photo_width = photo.shape[:2]
+    photo_size = np.array([photo.shape[1], photo.shape[0]])
     # Photo pixels per output pixel: most of the photo in view at the largest.
-    fit = min(photo_width / params.width, photo_height / params.height)
+    scale = float(rng.uniform(0.45, 0.9) * np.min(photo_size / size))
+    start = complex(*(rng.uniform(-0.15, 0.15, 2) * photo_size))
+    smooth = _smooth_path(times_s, size[0], rng)
+    path = Similarity(scale * smooth.factor, start + scale * smooth.shift)
+    objects = [
+        _cut_out(photo, other, (0.06, params.object_max), rng).moved(
+            times_s * complex(*rng.normal(0, 0.12 * photo.shape[1], 2))
+        )
+        for _ in range(rng.integers(0, 4))
+    ]
+    if rng.random() < params.parallax:
+        speed = float(np.abs(np.diff(path.shift)).mean())
+        for _ in range(rng.integers(1, 5)):
+            ahead = rng.uniform(0, _MAX_DISPARITY) * scale * size[0] / speed
+            near = _cut_out(photo, other, (0.2, 0.6), rng)
+            objects.append(near.moved(ahead * (path.shift[0] - path.shift)))
     return Flight(
         photo=_with_textureless_region(photo, rng) if rng.random() < 0.4 else photo,
-        path=smooth_path(times_s, params.width, rng),
-        shake=draw_shake(times_s, params, amplitude, rng),
-        view_scale=float(rng.uniform(0.45, 0.9)) * fit,
-        view_center=(
-            float(rng.uniform(0.35, 0.65)) * photo_width,
-            float(rng.uniform(0.35, 0.65)) * photo_height,
-        ),
-        objects=tuple(_moving_object(photo, other, params, rng) for _ in range(rng.integers(0, 4))),
-        gains=1 + rng.uniform(0, 0.15) * waves(times_s, (0.1, 0.5), rng),
-        blur_sigma_px=float(rng.uniform(0, 0.8)),
-        noise_std=float(rng.uniform(0, 4)),
+        path=path,
+        objects=tuple(objects),
     )
 
 
-def true_correction(flight: Flight, *, params: FlightParams) -> Floats:
-    """Thetas (num_frames, 2, 3) that turn the shaken video into the stable one exactly."""
-    size = (params.width, params.height)
-    matrices = np.stack(
-        [np.linalg.inv(similarity_about_center(row, size))[:2] for row in flight.shake]
-    )
-    return pixels_to_theta(matrices, width=params.width, height=params.height)
-
-
-def _read_photo(path: Path, size: tuple[int, int]) -> Image:
+def _read_photo(path: Path, size: Size) -> Image:
     """Read a photo, shrunk by area where it has far more pixels than the frame: no aliasing."""
     # imdecode over read bytes: non-ASCII names work on every platform.
     image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
@@ -183,6 +203,15 @@ def _read_photo(path: Path, size: tuple[int, int]) -> Image:
     return np.asarray(image[:, :, ::-1], np.uint8, copy=True)
 
 
+def _smooth_path(times_s: Floats, width: int, rng: np.random.Generator) -> Similarity:
+    drift = rng.normal(0, [0.10 * width, 0.06 * width, 0.03, 0.02])  # per second
+    slow_band = (0.03, 0.25)
+    sway = np.stack([waves(times_s, slow_band, rng) for _ in range(4)], axis=1)
+    amplitude = rng.uniform(0, [0.04 * width, 0.03 * width, 0.04, 0.04])
+    x, y, roll, log_zoom = (drift * times_s[:, None] + amplitude * sway).T
+    return Similarity(np.exp(log_zoom + 1j * roll), x + 1j * y)
+
+
 def _with_textureless_region(photo: Image, rng: np.random.Generator) -> Image:
     """Half of the photo, bounded by a soft random line, becomes sky or water."""
     height, width = photo.shape[:2]
@@ -194,19 +223,26 @@ def _with_textureless_region(photo: Image, rng: np.random.Generator) -> Image:
     return np.rint(photo * (1 - weight) + smooth * weight).astype(np.uint8)
 
 
-def _moving_object(
-    photo: Image, other: Image, params: FlightParams, rng: np.random.Generator
+def _cut_out(
+    photo: Image, other: Image, sides: tuple[float, float], rng: np.random.Generator
 ) -> MovingObject:
+    """A disc of another photo that stands still at a random place of this one.
+
+    Args:
+        photo: where it stands.
+        other: what it is cut from.
+        sides: smallest and largest diameter, fraction of the shorter side of both photos.
+        rng: source of all randomness.
+    """
     height, width = photo.shape[:2]
-    side = int(rng.uniform(0.06, params.object_max) * min(height, width, *other.shape[:2]))
+    side = int(rng.uniform(*sides) * min(height, width, *other.shape[:2]))
     top = int(rng.integers(0, other.shape[0] - side))
     left = int(rng.integers(0, other.shape[1] - side))
     axis = np.linspace(-1, 1, side, dtype=np.float32)
     radius = np.hypot(axis[:, None], axis[None, :])
-    velocity = rng.normal(0, 0.12 * width / params.frame_rate, 2)
+    place = complex(rng.uniform(-0.3, 0.3) * width, rng.uniform(-0.3, 0.3) * height)
     return MovingObject(
         texture=other[top : top + side, left : left + side],
         alpha=np.clip((1 - radius) / 0.1, 0, 1).astype(np.float32),
-        position=(float(rng.uniform(0.2, 0.8)) * width, float(rng.uniform(0.2, 0.8)) * height),
-        velocity=(float(velocity[0]), float(velocity[1])),
+        positions=np.array([place]),
     )

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from itertools import islice, tee
 from pathlib import Path
@@ -26,7 +25,7 @@ from deepstab.data.shards import (
     describe_pair,
     write_shards,
 )
-from deepstab.image import Image
+from deepstab.data.truth import Truth
 from deepstab.progress import progress
 from deepstab.video.frames import read_frames
 
@@ -116,16 +115,22 @@ def compute_pair(pair: VideoPair, raw: Path, folder: Path, params: FlowParams) -
     stable = read_frames(raw / pair.stable.path, size=size)
     for_flow, for_shard = tee(unstable)
 
-    def frames() -> Iterator[tuple[Image, Image, NDArray[np.float32]]]:
-        yield from zip(for_shard, stable, farneback(for_flow, params), strict=False)
-
+    motion = _motion(pair, raw)
+    frames = zip(for_shard, stable, farneback(for_flow, params), motion, strict=False)
     write_shards(
-        islice(frames(), pair.num_frames),
+        islice(frames, pair.num_frames),
         folder,
         params=params,
         source_sha256={"unstable": pair.unstable.sha256, "stable": pair.stable.sha256},
         on_frame=_count_frame,
     )
+
+
+def _motion(pair: VideoPair, raw: Path) -> NDArray[np.float32]:
+    """The true motion of every frame of a pair, (num_frames, 4); NaN when nothing is known."""
+    if pair.truth is None:
+        return np.full((pair.num_frames, 4), np.nan, np.float32)
+    return Truth.load(raw / pair.truth.path).motion
 
 
 def _start_worker(counter: Any) -> None:

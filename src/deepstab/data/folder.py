@@ -11,6 +11,8 @@ from deepstab.config import DataParams
 from deepstab.data.manifest import (
     Manifest,
     Problem,
+    Source,
+    TruthFile,
     VideoFile,
     VideoPair,
     assign_splits,
@@ -88,7 +90,7 @@ def check_pairs(
     root: Path,
     *,
     params: DataParams,
-    source: str,
+    source: Source,
     scenes: dict[str, str] | None = None,
     truths: dict[str, str] | None = None,
 ) -> Manifest:
@@ -103,7 +105,7 @@ def check_pairs(
         params: the data section.
         source: what `data.source` resolved to.
         scenes: name -> scene, for videos that share one; by default each is its own.
-        truths: name -> path of the known corrections, relative to root.
+        truths: name -> path of what is known of it, relative to root.
 
     Raises:
         DataError: `error` and something is wrong (all of it named), or a split is empty.
@@ -135,14 +137,13 @@ def check_pairs(
             stable=stable,
             unstable=unstable,
             num_frames=min(stable.num_frames, unstable.num_frames),
-            truth=(truths or {}).get(name),
+            truth=_truth_file((truths or {}).get(name), root),
         )
         for name, stable, unstable in usable
     )
-    assert source in ("kaggle", "folder", "flights")
     return Manifest(
         requested=params.source,
-        source=source,  # type: ignore[arg-type]  # narrowed by the assert
+        source=source,
         pairs=pairs,
         problems=tuple(problems),
     )
@@ -186,6 +187,10 @@ def _inspect(path: Path, root: Path) -> VideoFile | VideoError:
         width=info.width,
         height=info.height,
     )
+
+
+def _truth_file(path: str | None, root: Path) -> TruthFile | None:
+    return None if path is None else TruthFile(path, sha256_of(root / path))
 
 
 def _count(items: Iterable[object]) -> int:

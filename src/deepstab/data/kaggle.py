@@ -20,13 +20,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from deepstab.data import transfer
 from deepstab.errors import CredentialsError, DataError, DownloadError
 
 if TYPE_CHECKING:
     import requests
 
-_TIME_LIMITS_S = (5.0, 15.0)  # to connect, and between bytes
-_PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # before each retry of a transfer that had begun
 _DAMAGE = (  # what unpacking raises, with MD5 or without
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -110,8 +109,8 @@ def _fetch(dataset: str, version: int) -> Path:
     owner, name = dataset.split("/")
     handle = DatasetHandle(owner=owner, dataset=name, version=version)
     archive = Path(get_cached_archive_path(handle))
-    size_at_start = _size_bytes(archive)
-    pauses_s = iter(_PAUSES_S)
+    size_at_start = transfer.size_bytes(archive)
+    pauses_s = iter(transfer.PAUSES_S)
     while True:
         try:
             with _time_limits():
@@ -119,12 +118,12 @@ def _fetch(dataset: str, version: int) -> Path:
         except requests.RequestException as error:
             failure = _explain(error, dataset, version)
             # Waiting helps a transfer that broke off, not one that never began.
-            final = _size_bytes(archive) == size_at_start and not isinstance(
+            final = transfer.size_bytes(archive) == size_at_start and not isinstance(
                 error, requests.exceptions.ChunkedEncodingError
             )
         except (DataCorruptionError, *_DAMAGE) as error:
             failure = DownloadError(
-                f"{dataset} version {version} arrived damaged: {_one_line(error)}; "
+                f"{dataset} version {version} arrived damaged: {transfer.one_line(error)}; "
                 f"run again, {_OTHERWISE}"
             )
             final = False
@@ -151,22 +150,9 @@ def _explain(error: requests.RequestException, dataset: str, version: int) -> Da
                 f"data.kaggle_dataset and data.kaggle_version, {_OTHERWISE}"
             )
     return DownloadError(
-        f"{dataset} version {version} cannot be fetched from Kaggle: {_one_line(error)}; check "
-        f"the network and run again (a broken transfer is resumed), {_OTHERWISE}"
+        f"{dataset} version {version} cannot be fetched from Kaggle: {transfer.one_line(error)}; "
+        f"check the network and run again (a broken transfer is resumed), {_OTHERWISE}"
     )
-
-
-def _one_line(error: BaseException) -> str:
-    # requests and urllib3 wrap the cause (refused, timed out, incomplete) several deep.
-    for inner in (getattr(error, "reason", None), *error.args):
-        if isinstance(inner, BaseException):
-            return _one_line(inner)
-    text = error.args[-1] if error.args and isinstance(error.args[-1], str) else str(error)
-    return " ".join(text.split()) or type(error).__name__
-
-
-def _size_bytes(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 @contextmanager
@@ -177,7 +163,7 @@ def _time_limits() -> Iterator[None]:
     send = HTTPAdapter.send
 
     def send_in_time(self: HTTPAdapter, *args: Any, **kwargs: Any) -> requests.Response:
-        kwargs["timeout"] = kwargs.get("timeout") or _TIME_LIMITS_S
+        kwargs["timeout"] = kwargs.get("timeout") or transfer.TIME_LIMITS_S
         return send(self, *args, **kwargs)
 
     HTTPAdapter.send = send_in_time  # type: ignore[method-assign]

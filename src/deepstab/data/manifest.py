@@ -20,6 +20,7 @@ from deepstab.files import whole_or_absent
 
 MANIFEST_NAME = "manifest.json"
 Split = Literal["train", "validation", "test"]
+Source = Literal["kaggle", "folder", "videos", "flights"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1)]
@@ -40,11 +41,18 @@ class VideoFile:
 
 
 @dataclass(frozen=True, config=STORED)
+class TruthFile:
+    """A file that `deepstab.data.truth` reads: path relative to the data folder, content hash."""
+
+    path: str
+    sha256: Sha256
+
+
+@dataclass(frozen=True, config=STORED)
 class VideoPair:
     """The stable and the unstable recording of one scene.
 
-    `truth` is the path of the known corrections (flights only): thetas (num_frames, 2, 3).
-    `num_frames` is the number that both have.
+    `num_frames` is the number that both have. `truth` is what is known of a generated recording.
     """
 
     name: str
@@ -53,7 +61,7 @@ class VideoPair:
     stable: VideoFile
     unstable: VideoFile
     num_frames: Count
-    truth: str | None = None
+    truth: TruthFile | None = None
 
 
 @dataclass(frozen=True, config=STORED)
@@ -74,7 +82,7 @@ class Manifest:
     """
 
     requested: str
-    source: Literal["kaggle", "folder", "flights"]
+    source: Source
     pairs: tuple[VideoPair, ...]
     problems: tuple[Problem, ...]
     vgg19_sha256: Sha256 | None = None
@@ -131,11 +139,12 @@ def assign_splits(scenes: dict[str, str], split: SplitParams) -> dict[str, Split
     """Give every video its split, by name or by fraction of scenes.
 
     A fraction is taken of the scenes in the order of the SHA-256 of their names, at least one
-    scene each, so that no scene is in two splits and the order of the folder plays no part.
+    scene each; a list names scenes. So no scene is in two splits, and the order of the folder
+    plays no part.
 
     Args:
         scenes: video name -> scene; videos of one scene stay together.
-        split: lists of names, or fractions.
+        split: lists of scenes, or fractions.
 
     Raises:
         DataError: a named video is not there, or a split would be empty.
@@ -143,7 +152,7 @@ def assign_splits(scenes: dict[str, str], split: SplitParams) -> dict[str, Split
     if isinstance(split.test, tuple) and isinstance(split.validation, tuple):
         held_out: dict[str, Split] = dict.fromkeys(split.test, "test")
         held_out |= dict.fromkeys(split.validation, "validation")
-        splits = {name: held_out.get(name, "train") for name in scenes}
+        splits = {name: held_out.get(scene, "train") for name, scene in scenes.items()}
     else:
         ranked = sorted(
             set(scenes.values()), key=lambda scene: hashlib.sha256(scene.encode()).hexdigest()

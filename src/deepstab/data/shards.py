@@ -1,9 +1,11 @@
 """The flow cache: Arrow IPC shards of resized frames and flow, and the index over them.
 
 One record batch holds one frame of a pair: `unstable` and `stable` as (height, width, 3) uint8
-RGB, and `flow` of the unstable video (see `deepstab.data.flow`) as (height, width, 2) int16 fixed
-point, px times 64 (error at most 0.008 px, range +-512 px). A shard never mixes pairs, so that a
-new video adds shards and changes none. Files are memory-mapped; uncompressed reads copy nothing.
+RGB, `flow` of the unstable video (see `deepstab.data.flow`) as (height, width, 2) int16 fixed
+point, px times 64 (error at most 0.008 px, range +-512 px), and its true `motion` (see
+`deepstab.data.truth`) as (4,) float32, NaN where nobody knows it. A shard never mixes pairs, so
+that a new video adds shards and changes none. Files are memory-mapped; uncompressed reads copy
+nothing.
 """
 
 from __future__ import annotations
@@ -29,10 +31,14 @@ from deepstab.errors import ShardError, first_problem
 from deepstab.files import sha256_of, whole_or_absent
 from deepstab.image import Image
 
+Column = Image | NDArray[np.int16] | NDArray[np.float32]
+# Unstable and stable frame, flow and motion.
+StoredFrame = tuple[Image, Image, NDArray[np.float32], NDArray[np.float32]]
+
 FLOW_SCALE = 64
 INDEX_NAME = "index.json"
-_LAYOUT: Literal[2] = 2
-_COLUMNS = ("unstable", "stable", "flow")
+_LAYOUT: Literal[3] = 3
+_COLUMNS = ("unstable", "stable", "flow", "motion")
 
 
 @dataclass(frozen=True, config=STORED)
@@ -74,7 +80,7 @@ class ShardIndex:
     flow: FlowParams
     pairs: tuple[PairEntry, ...]
     folder: Path = Path()
-    layout: Literal[2] = _LAYOUT
+    layout: Literal[3] = _LAYOUT
 
     def of_split(self, split: Split) -> tuple[PairEntry, ...]:
         return tuple(pair for pair in self.pairs if pair.split == split)
@@ -120,6 +126,7 @@ def content_key(pair: VideoPair, params: FlowParams) -> str:
         cv2.__version__,
         pair.unstable.sha256,
         pair.stable.sha256,
+        pair.truth.sha256 if pair.truth else None,
         pair.num_frames,
         params.model_dump(),
     ]
@@ -127,7 +134,7 @@ def content_key(pair: VideoPair, params: FlowParams) -> str:
 
 
 def write_shards(
-    frames: Iterator[tuple[Image, Image, NDArray[np.float32]]],
+    frames: Iterator[StoredFrame],
     folder: Path,
     *,
     params: FlowParams,
@@ -137,7 +144,8 @@ def write_shards(
     """Write the frames of one pair as shards 000.arrow, 001.arrow, ...; the folder appears whole.
 
     Args:
-        frames: per frame unstable (height, width, 3), stable (same), flow (height, width, 2) px.
+        frames: per frame unstable (height, width, 3), stable (same), flow (height, width, 2) px,
+            motion (4,).
         folder: created; must not exist.
         params: the flow section, recorded in the schema's metadata.
         source_sha256: hashes of the two video files, recorded too.
@@ -154,7 +162,7 @@ def write_shards(
     frames_per_shard = max(1, params.shard_mib * 2**20 // frame_bytes)
     writer: pa.ipc.RecordBatchFileWriter | None = None
     try:
-        for number, (unstable, stable, flow) in enumerate(frames):
+        for number, (unstable, stable, flow, motion) in enumerate(frames):
             if number % frames_per_shard == 0:
                 if writer is not None:
                     writer.close()
@@ -166,7 +174,7 @@ def write_shards(
                 pa.FixedSizeBinaryArray.from_buffers(
                     field.type, 1, [None, pa.py_buffer(np.ascontiguousarray(values))]
                 )
-                for field, values in zip(schema, (unstable, stable, fixed), strict=True)
+                for field, values in zip(schema, (unstable, stable, fixed, motion), strict=True)
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))
             on_frame()
@@ -206,9 +214,7 @@ class ShardReader:
         self._index = index
         self._files: dict[str, pa.ipc.RecordBatchFileReader] = {}
 
-    def read(
-        self, pair: PairEntry, first_frame: int, num_frames: int
-    ) -> dict[str, Image | NDArray[np.int16]]:
+    def read(self, pair: PairEntry, first_frame: int, num_frames: int) -> dict[str, Column]:
         """Frames of one pair.
 
         Args:
@@ -217,8 +223,9 @@ class ShardReader:
             num_frames: how many.
 
         Returns:
-            "unstable" and "stable" (num_frames, height, width, 3) uint8, and "flow"
-            (num_frames, height, width, 2) int16, px times FLOW_SCALE.
+            "unstable" and "stable" (num_frames, height, width, 3) uint8, "flow"
+            (num_frames, height, width, 2) int16, px times FLOW_SCALE, and "motion"
+            (num_frames, 4) float32.
 
         Raises:
             ShardError: a shard is missing or damaged.
@@ -229,10 +236,11 @@ class ShardReader:
                 f"it has {pair.num_frames}"
             )
         height, width = self._index.height, self._index.width
-        out: dict[str, Image | NDArray[np.int16]] = {
+        out: dict[str, Column] = {
             "unstable": np.empty((num_frames, height, width, 3), np.uint8),
             "stable": np.empty((num_frames, height, width, 3), np.uint8),
             "flow": np.empty((num_frames, height, width, 2), np.int16),
+            "motion": np.empty((num_frames, 4), np.float32),
         }
         for shard in pair.shards:
             start = max(first_frame, shard.first_frame)
@@ -289,6 +297,7 @@ def _schema(params: FlowParams, source_sha256: dict[str, str]) -> pa.Schema:
             pa.field("unstable", pa.binary(pixels * 3), nullable=False),
             pa.field("stable", pa.binary(pixels * 3), nullable=False),
             pa.field("flow", pa.binary(pixels * 4), nullable=False),
+            pa.field("motion", pa.binary(4 * 4), nullable=False),
         ],
         metadata=metadata,
     )

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 from deepstab.config import DataParams
-from deepstab.data import flights, folder, kaggle
-from deepstab.data.manifest import MANIFEST_NAME, Manifest
+from deepstab.data import flights, folder, kaggle, material, videos
+from deepstab.data.manifest import MANIFEST_NAME, Manifest, Source
 from deepstab.models.vgg19 import VGG19_NAME, place_vgg19
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ _FLIGHTS_WARNING = """\
 ************************************************************************"""
 
 
-def resolve_source(params: DataParams) -> str:
+def resolve_source(params: DataParams) -> Source:
     """What `auto` means here and now: kaggle, folder or flights; other values stand."""
     if params.source != "auto":
         return params.source
@@ -65,8 +65,20 @@ def prepare_data(destination: Path, *, params: DataParams, seed: int, vgg_weight
                 )
             case "folder":
                 folder.copy_videos(Path(params.kaggle_root), partial)
+            case "videos":
+                scenes, truths = videos.render_videos(
+                    partial,
+                    folder=_folder(params.videos.folder, "video", destination),
+                    params=params.videos,
+                    seed=seed,
+                )
             case _:
-                scenes, truths = flights.render_flights(partial, params=params.flights, seed=seed)
+                scenes, truths = flights.render_flights(
+                    partial,
+                    params=params.flights,
+                    photos=_folder(params.flights.photos, "photos", destination),
+                    seed=seed,
+                )
         manifest = folder.check_pairs(
             partial, params=params, source=source, scenes=scenes, truths=truths
         )
@@ -83,3 +95,11 @@ def prepare_data(destination: Path, *, params: DataParams, seed: int, vgg_weight
     shutil.rmtree(destination, ignore_errors=True)
     partial.rename(destination)
     return manifest
+
+
+def _folder(named: str, kind: material.Kind, destination: Path) -> Path:
+    """The folder that a parameter names; `material` is fetched to stand beside the destination."""
+    if named != material.NAME:
+        return Path(named)
+    place = destination.with_name(material.NAME)
+    return material.fetch_material(place, kind=kind, items=material.read_list())

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from deepstab.config import EvaluateParams
 from deepstab.data.manifest import VideoPair
+from deepstab.data.truth import Truth
 from deepstab.evaluation.corrections import Correction, Inputs, Thetas, correct_video
 from deepstab.evaluation.results import ROWS, VideoResult
 from deepstab.geometry import compose, corner_shift_px, invert
@@ -99,7 +100,8 @@ def measure_video(pair: VideoPair, inputs: Inputs, params: EvaluateParams) -> Me
     measures = pixels.means() | measures
     width, height = pair.unstable.width, pair.unstable.height
     if pair.truth is not None:
-        true = torch.from_numpy(np.load(inputs.raw / pair.truth)[: pair.num_frames])
+        known = Truth.load(inputs.raw / pair.truth.path).correction
+        true = torch.from_numpy(known[: pair.num_frames])
         unzoomed = {row: correction.unzoomed for row, correction in corrections.items()}
         measures |= true_residual(unzoomed, true, aspect=width / height)
     result = VideoResult(

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from deepstab.data import kaggle
+from deepstab.data import kaggle, transfer
 from deepstab.errors import CredentialsError, DataError, DownloadError
 
 DATASET = "bishakhamondal/deepstab"
@@ -116,7 +116,7 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / "home" / ".kaggle"))
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
-    monkeypatch.setattr(kaggle, "_PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(transfer, "PAUSES_S", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_a_broken_transfer_is_resumed(
 def test_a_silent_transfer_is_resumed(
     server: FakeKaggle, destination: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kaggle, "_TIME_LIMITS_S", (1.0, 0.3))
+    monkeypatch.setattr(transfer, "TIME_LIMITS_S", (1.0, 0.3))
     server.cut_at = [MIB + 1000]
     server.stall = True
     download(destination)
@@ -221,7 +221,7 @@ def test_a_silent_transfer_is_resumed(
 def test_a_transfer_left_by_an_earlier_call_is_resumed(
     server: FakeKaggle, destination: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kaggle, "_PAUSES_S", ())
+    monkeypatch.setattr(transfer, "PAUSES_S", ())
     server.cut_at = [2 * MIB]
     refusal(destination, DownloadError)
     download(destination)
@@ -300,7 +300,7 @@ def test_nobody_listens(destination: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.usefixtures("token")
 def test_nobody_answers(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kaggle, "_TIME_LIMITS_S", (0.3, 0.3))
+    monkeypatch.setattr(transfer, "TIME_LIMITS_S", (0.3, 0.3))
     with socket.create_server(("127.0.0.1", 0)) as mute:  # accepts, and never says a word
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{mute.getsockname()[1]}")
         start_s = time.monotonic()

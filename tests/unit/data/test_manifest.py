@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from deepstab.config import parse_params
-from deepstab.data.manifest import Manifest, Problem, VideoFile, VideoPair
+from deepstab.data.manifest import Manifest, Problem, TruthFile, VideoFile, VideoPair
 from deepstab.data.shards import INDEX_NAME, PairEntry, Shard, ShardIndex
 from deepstab.errors import DataError, ShardError
 
@@ -18,7 +19,8 @@ from deepstab.errors import DataError, ShardError
 @pytest.fixture
 def manifest() -> Manifest:
     file = VideoFile("stable/é.mp4", "0" * 64, 20, 29.97003, 384, 216)
-    pair = VideoPair("é", "scène", "test", file, file, 20, "truth/é.npy")
+    truth = TruthFile("truth/é.npz", "3" * 64)
+    pair = VideoPair("é", "scène", "test", file, file, 20, truth)
     return Manifest("auto", "folder", (pair,), (Problem("b", "cut \u2013 short", "left out"),))
 
 
@@ -35,10 +37,14 @@ def index(tmp_path: Path, default_tree: dict[str, Any]) -> ShardIndex:
     )
 
 
-def test_digests_are_those_of_the_first_release(manifest: Manifest, index: ShardIndex) -> None:
+def test_digests_stay_until_a_layout_changes(manifest: Manifest, index: ShardIndex) -> None:
     # Anything else would throw away every cached data set and every resumable training.
-    assert manifest.digest().startswith("173fe73f24a0e3bf")
-    assert index.digest().startswith("4b052c5d08d86767")
+    filmed = dataclasses.replace(
+        manifest, pairs=(dataclasses.replace(manifest.pairs[0], truth=None),)
+    )
+    assert filmed.digest().startswith("b4b03b29784a1dce")
+    assert index.layout == 3
+    assert index.digest().startswith("1927f0a055d65ba1")
 
 
 def test_files_say_all_there_is(manifest: Manifest, index: ShardIndex, tmp_path: Path) -> None:
@@ -95,6 +101,8 @@ def test_absurd_values_of_the_index_are_one_line(
         (("pairs", 0, "stable", "frame_rate"), -1),
         (("pairs", 0, "unstable", "width"), 384.5),
         (("pairs", 0, "unstable", "sha256"), 7),
+        (("pairs", 0, "truth", "sha256"), "abc"),
+        (("pairs", 0, "truth"), "truth/1.npy"),
         (("problems",), {}),
         (("problems", 0, "action"), "ignored"),
         (("source",), "auto"),
