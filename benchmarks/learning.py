@@ -34,6 +34,7 @@ from deepstab.metrics.track import TrackJitter, correct_tracks, find_tracks, mea
 from deepstab.models.checkpoints import load_weights
 from deepstab.models.generator import StabGenerator
 from deepstab.progress import progress
+from deepstab.stabilize.estimates import estimate_motion
 from deepstab.stabilize.whole_video import (
     Crop,
     PlannedVideo,
