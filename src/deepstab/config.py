@@ -267,6 +267,9 @@ class TrainParams(Section):
     lr_d: Annotated[Number, Field(gt=0)] = Field(
         description="Adam learning rate of the discriminator"
     )
+    lr_decay: Literal["none", "cosine"] = Field(
+        description="both learning rates: the same throughout, or falling to a twentieth"
+    )
     beta1: Annotated[Number, Field(ge=0, lt=1)] = Field(description="Adam beta 1")
     beta2: Annotated[Number, Field(ge=0, lt=1)] = Field(description="Adam beta 2")
     select_by: Literal["psnr", "motion_error"] = Field(

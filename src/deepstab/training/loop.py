@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 _LOWER_IS_BETTER = frozenset({"motion_error"})
 
 _SHOWN_TERMS = ("total", "motion", "smooth", "gan")  # beside the progress bar
+_LEAST_RATE = 0.05  # of the learning rate, where it decays
 _STATE_NAME = "state.pth"
 _STATEFUL = ("generator", "discriminator", "optimizer_g", "optimizer_d")
 
@@ -189,6 +190,7 @@ class _Training:
         """Train and validate one epoch, and add it; whether it is the best so far."""
         epoch = len(so_far.history)
         self._clips.set_epoch(epoch - 1)
+        self._set_learning_rates(epoch)
         means = self._train_epoch((epoch - 1) * self.steps_per_epoch, bar)
         validation = self._validate()
         so_far.history.append({"epoch": epoch, **means, **validation})
@@ -247,6 +249,18 @@ class _Training:
             border=self._params.evaluate.cropped_ssim_border,
             device=self._accelerator.device,
         )
+
+    def _set_learning_rates(self, epoch: int) -> None:
+        params, networks, factor = self._params.train, self._networks, 1.0
+        if params.lr_decay == "cosine":
+            done = (epoch - 1) / max(params.epochs - 1, 1)
+            factor = _LEAST_RATE + (1 - _LEAST_RATE) * (1 + math.cos(math.pi * done)) / 2
+        for optimizer, rate in (
+            (networks.optimizer_g, params.lr_g),
+            (networks.optimizer_d, params.lr_d),
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = factor * rate
 
     def _is_better(self, validation: dict[str, float], than: dict[str, float]) -> bool:
         figure = self._params.train.select_by

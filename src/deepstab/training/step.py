@@ -21,6 +21,8 @@ from deepstab.training import losses
 
 # Its multiples spread evenly over a pixel.
 _GOLDEN_RATIO = 0.618034
+# A clip that is unlike all others must not undo what these have taught.
+_LARGEST_GRADIENT = 1.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def train_step(
 
     networks.optimizer_g.zero_grad(set_to_none=True)
     accelerator.backward(total)
+    accelerator.clip_grad_norm_(networks.generator.parameters(), _LARGEST_GRADIENT)
     networks.optimizer_g.step()
     if params.lambda_gan > 0:
         # Also drops what the generator's backward pass left in the discriminator.
