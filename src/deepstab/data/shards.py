@@ -32,9 +32,7 @@ from deepstab.files import sha256_of, whole_or_absent
 from deepstab.image import Image
 
 Column = Image | NDArray[np.int16] | NDArray[np.float32]
-# Unstable and stable frame, flow and motion.
 StoredFrame = tuple[Image, Image, NDArray[np.float32], NDArray[np.float32]]
-
 FLOW_SCALE = 64
 INDEX_NAME = "index.json"
 _LAYOUT: Literal[3] = 3
