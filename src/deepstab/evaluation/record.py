@@ -25,7 +25,6 @@ from deepstab.tracking import names
 from deepstab.tracking.provenance import read_provenance
 from deepstab.tracking.run import Tracker
 
-MEASURES_NAME = "measures.json"
 STRIP_NAME = "side_by_side.png"
 
 # Of the other rows, MLflow's charts get these alone; the report has all.
@@ -67,11 +66,11 @@ def write_files(
         reports: folder to write to.
     """
     means = mean_measures(evaluation.videos)
-    evaluation.save(reports / MEASURES_NAME)
+    evaluation.save(reports / Path(names.MEASURES_FILE).name)
     metrics = metrics_json(means, manifest, run_id=evaluation.run_id)
-    (reports / "metrics.json").write_text(metrics)
+    (reports / Path(names.METRICS_FILE).name).write_text(metrics)
     (reports / "scores.json").write_text(scores_json(means))
-    (reports / "per_video.csv").write_text(per_video_csv(evaluation.videos))
+    (reports / Path(names.PER_VIDEO_FILE).name).write_text(per_video_csv(evaluation.videos))
     strip = frame_strip({one.result.name: one.frames for one in measured[:NUM_SHOWN]})
     save_image(strip, reports / STRIP_NAME)
     unstable = {pair.name: raw / pair.unstable.path for pair in manifest.pairs}
@@ -97,8 +96,8 @@ def log_files(tracker: Tracker, evaluation: Evaluation, manifest: Manifest, repo
         measures = means if row == "stabilized" else _COMPARED
         values = {f"{names.TEST_PREFIX}{row}/{name}": means[name][row] for name in measures}
         tracker.log_metrics(values, step=0)
-    for name in ("metrics.json", "per_video.csv", MEASURES_NAME):
-        tracker.log_artifact(reports / name, names.REPORTS_FOLDER)
+    for file in (names.METRICS_FILE, names.PER_VIDEO_FILE, names.MEASURES_FILE):
+        tracker.log_artifact(reports / Path(file).name, names.REPORTS_FOLDER)
     tracker.log_artifact(reports / STRIP_NAME, names.PLOTS_FOLDER)
     for path in sorted((reports / names.VIDEOS_FOLDER).iterdir()):
         tracker.log_artifact(path, names.VIDEOS_FOLDER)
