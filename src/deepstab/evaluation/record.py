@@ -22,6 +22,7 @@ from deepstab.evaluation.results import (
 from deepstab.models.checkpoints import Checkpoint
 from deepstab.stabilize.before_after import frame_strip, save_image, write_player
 from deepstab.tracking import names
+from deepstab.tracking.lockfile import read_lock
 from deepstab.tracking.provenance import read_provenance
 from deepstab.tracking.run import Tracker
 
@@ -46,6 +47,20 @@ def describe(measured: Sequence[Measured], checkpoint: Checkpoint, *, run_id: st
         facts=read_provenance().tags,
         videos=tuple(video.result for video in measured),
     )
+
+
+def log_origin(tracker: Tracker, *, params_file: Path, lock: Path, checkpoint: Path) -> None:
+    """Log what a rerun needs: an evaluation may be a run of its own, not that of its training.
+
+    Args:
+        tracker: the run.
+        params_file: logged as it is.
+        lock: dvc.lock, logged as far as it led to the checkpoint.
+        checkpoint: that is measured.
+    """
+    tracker.log_text(params_file.read_bytes().decode(), names.PARAMS_FILE)
+    if locked := read_lock(lock, checkpoint=checkpoint):
+        tracker.log_text(locked, names.LOCK_FILE)
 
 
 def write_files(
