@@ -78,12 +78,13 @@ def main() -> None:
         small = list(with_flow(read_frames(clip, size=size), shipped.params.flow))
         motions, cuts = {"SIFT": seen}, list[int]()
         for name, generator in generators.items():
-            motions[name], cuts = estimate_motion(
+            moved = estimate_motion(
                 small,
                 generator,
                 aspect=aspect,
-                clip_length=shipped.params.model.clip_length,
+                context_frames=shipped.params.model.learned_steps + 1,
             )
+            motions[name], cuts = moved.motion, moved.cuts
         seen[[0, *cuts]] = 0
         before = camera_path(seen, aspect)
         for name, motion in motions.items():
