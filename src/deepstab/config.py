@@ -203,22 +203,33 @@ class ModelParams(Section):
         "from pooled features"
     )
     clip_length: int = Field(ge=4, le=256, description="frames per clip")
-    channels: int = Field(ge=4, le=128, description="channels of the networks' first stage")
+    channels: int = Field(
+        ge=4, le=128, multiple_of=4, description="channels of the networks' first stage"
+    )
     smoothing_sigma: Annotated[Number, Field(gt=0, le=100)] = Field(
         description="motion head: sigma of the Gaussian that smooths the path within a clip, frames"
     )
     reweighting_steps: int = Field(
-        ge=0,
+        ge=1,
         le=20,
         description="motion head: robust reweightings of the least squares, unrolled",
     )
     learned_steps: int = Field(
-        ge=0, le=20, description="motion head: so many of them, the last, are the network's"
+        ge=1, le=20, description="motion head: so many of them, the last, are the network's too"
     )
     wobble_sigma: Annotated[Number, Field(gt=0, le=100)] = Field(
-        description="motion head: sigma of the Gaussian below which wobble (rolling shutter, "
-        "parallax) is left alone, frames"
+        description="motion head: sigma of the Gaussian that keeps slow wobble (parallax); "
+        "what it does not keep (rolling shutter) is taken out, frames"
     )
+
+    @model_validator(mode="after")
+    def _steps_to_learn(self) -> Self:
+        if self.learned_steps > self.reweighting_steps:
+            raise ValueError(
+                f"learned_steps {self.learned_steps} must not exceed "
+                f"reweighting_steps {self.reweighting_steps}"
+            )
+        return self
 
 
 class LossParams(Section):

@@ -135,6 +135,31 @@ def theta_to_pixels(theta: NDArray[np.float64], *, width: int, height: int) -> N
     return (to_pixels @ _homogeneous(theta) @ to_normalized)[..., :2, :]
 
 
+def similarity_about_center(
+    similarity: NDArray[np.float64], size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Write a similarity about the center of a frame as a matrix of homogeneous pixels.
+
+    Args:
+        similarity: (4,): shift x, shift y (px), angle_rad, log scale.
+        size: (width, height) of the frame, px.
+
+    Returns:
+        (3, 3), of the map p -> scale * rotation(angle) (p - center) + center + shift.
+    """
+    x, y, angle_rad, log_scale = similarity
+    center_x, center_y = (size[0] - 1) / 2, (size[1] - 1) / 2
+    cos = np.exp(log_scale) * np.cos(angle_rad)
+    sin = np.exp(log_scale) * np.sin(angle_rad)
+    return np.array(
+        [
+            [cos, -sin, center_x + x - cos * center_x + sin * center_y],
+            [sin, cos, center_y + y - sin * center_x - cos * center_y],
+            [0, 0, 1],
+        ]
+    )
+
+
 def pixels_to_theta(
     matrices: NDArray[np.float64], *, width: int, height: int
 ) -> NDArray[np.float64]:

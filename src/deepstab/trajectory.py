@@ -69,13 +69,6 @@ def smoothing_matrix(length: int, sigma: float) -> Float[Tensor, "{length} {leng
     return (weight * (s2 - s1 * offset) / (s0 * s2 - s1**2)).to(torch.float32)
 
 
-def straight_line_projector(length: int) -> Float[Tensor, "{length} {length}"]:
-    """Make the matrix that takes the best straight line out of a signal."""
-    times = torch.linspace(-1, 1, length, dtype=torch.float64)
-    basis = torch.linalg.qr(torch.stack([torch.ones_like(times), times], dim=1)).Q
-    return (torch.eye(length, dtype=torch.float64) - basis @ basis.T).to(torch.float32)
-
-
 def second_difference(
     signal: Float[Tensor, "batch time *rest"],
 ) -> Float[Tensor, "batch time-2 *rest"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,14 +24,17 @@ class StabDiscriminator(nn.Module):
     def __init__(self, params: ModelParams) -> None:
         super().__init__()
         widths = [params.channels * factor for factor in (1, 2, 4, 8)]
-        blocks: list[nn.Module] = []
-        for inputs, outputs in zip([4, *widths], widths, strict=False):
-            first = inputs == 4
-            stride = (1, 2, 2) if first else (2, 2, 2)
-            blocks.append(nn.Conv3d(inputs, outputs, (3, 4, 4), stride=stride, padding=1))
-            if not first:  # a norm there would hide how strong the acceleration is
-                blocks.append(nn.GroupNorm(4, outputs))
-            blocks.append(nn.LeakyReLU(0.2))
+        # No norm in the first block: it would hide how strong the acceleration is.
+        blocks: list[nn.Module] = [
+            nn.Conv3d(4, widths[0], (3, 4, 4), stride=(1, 2, 2), padding=1),
+            nn.LeakyReLU(0.2),
+        ]
+        for inputs, outputs in pairwise(widths):
+            blocks += [
+                nn.Conv3d(inputs, outputs, (3, 4, 4), stride=2, padding=1),
+                nn.GroupNorm(4, outputs),
+                nn.LeakyReLU(0.2),
+            ]
         self.features = nn.Sequential(*blocks)
         self.classifier = nn.Linear(widths[-1], 1)
 

@@ -33,7 +33,7 @@ class MotionEstimate:
 
     Attributes:
         steps: (batch, learned steps, time, 4), the motion after each reweighting that the network
-            took part in, or the last one alone.
+            took part in.
         log_weights: (batch, learned steps, time, cells), the weights that led to it, up to a
             constant per frame.
     """
@@ -116,7 +116,7 @@ def estimate_motion(
         cells: of a batch of clips.
         reweighter: None: hand-made weights alone.
         steps: reweightings.
-        learned_steps: so many of them, the last, are the network's too.
+        learned_steps: so many of them, the last, are the network's too; 1 to `steps`.
 
     Source: S. Umeyama, Least-squares estimation of transformation parameters, PAMI 1991, in two
         dimensions; reweighting after P. Holland and R. Welsch, 1977.
@@ -124,7 +124,7 @@ def estimate_motion(
     points, targets = cells.points, cells.points + cells.displacement
     evidence = cells.evidence.log()
     motion = solve_similarity(points, targets, cells.evidence)
-    motions, log_weights = [motion], [evidence]
+    motions, log_weights = list[Tensor](), list[Tensor]()
     for step in range(steps):
         scale = _INLIER_SCALE * 2.0 ** (steps - 1 - step)
         residual = targets - apply_similarity(motion, points)
@@ -135,8 +135,9 @@ def estimate_motion(
         motion = solve_similarity(points, targets, current.softmax(dim=-1))
         motions.append(motion)
         log_weights.append(current)
-    kept = max(learned_steps, 1)
-    return MotionEstimate(torch.stack(motions[-kept:], 1), torch.stack(log_weights[-kept:], 1))
+    return MotionEstimate(
+        torch.stack(motions[-learned_steps:], 1), torch.stack(log_weights[-learned_steps:], 1)
+    )
 
 
 def solve_similarity(points: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

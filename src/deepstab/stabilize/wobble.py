@@ -97,12 +97,6 @@ def filled_zoom(bent: Floats) -> float:
     return low
 
 
-def zoom_in(bent: Floats, zoom: float) -> Floats:
-    """Bent thetas that show the inner part, of side `zoom`, of what they showed."""
-    powers = np.array([zoom, zoom, 1, zoom**2, zoom**2, zoom**2])
-    return bent * powers
-
-
 def pixel_map(
     bent: Floats, *, width: int, height: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -131,7 +125,7 @@ def pixel_map(
 
 def _smooth(path: Floats, sigma: float) -> Floats:
     """Gaussian along the first axis; point reflection at the ends continues slopes."""
-    reach = min(int(_KERNEL_REACH * sigma), len(path) - 1)
+    reach = int(_KERNEL_REACH * sigma + 0.5)
     padding = ((reach, reach), *((0, 0),) * (path.ndim - 1))
     padded = np.pad(path, padding, mode="reflect", reflect_type="odd")
     smooth: Floats = gaussian_filter1d(padded, sigma, axis=0, truncate=_KERNEL_REACH)

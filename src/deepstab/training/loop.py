@@ -18,18 +18,17 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from deepstab.config import LossParams, Params, TrainParams
+from deepstab.config import Params, TrainParams
 from deepstab.data.clips import Clip, HeldOutClips, RandomClips
 from deepstab.data.shards import ShardIndex
 from deepstab.errors import TrainingError
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import Checkpoint
-from deepstab.models.vgg19 import load_vgg19_features
 from deepstab.progress import Progress, progress
 from deepstab.tracking import names
 from deepstab.tracking.run import Tracker
 from deepstab.training.fingerprint import fingerprint
-from deepstab.training.losses import PerceptualLoss
+from deepstab.training.losses import load_perceptual_loss
 from deepstab.training.step import Networks, build_networks, train_step
 from deepstab.training.validation import input_quality, stabilized_quality
 
@@ -151,7 +150,7 @@ class _Training:
             batch_size=params.train.batch_size,
             num_workers=params.train.loader_workers,
         )
-        perceptual = _perceptual_loss(params.loss, vgg19, self._accelerator.device)
+        perceptual = load_perceptual_loss(params.loss, vgg19, self._accelerator.device)
         networks = build_networks(params.model, params.train, perceptual=perceptual)
         prepared = {name: self._accelerator.prepare(getattr(networks, name)) for name in _STATEFUL}
         self._networks: Networks = dataclasses.replace(networks, **prepared)
@@ -168,10 +167,11 @@ class _Training:
         """What an interrupted training of this fingerprint left; nothing, if there is none."""
         if not path.is_file():
             border = self._params.evaluate.cropped_ssim_border
-            as_initialized = {"epoch": 0, **self._validate()}
+            as_initialized = self._validate()
+            _require(self._params.train.select_by, as_initialized)
             self._tracker.log_metrics(as_initialized, step=0)
             as_filmed = input_quality(self._held_out_clips(), border=border)
-            return _SoFar(as_filmed, history=[as_initialized])
+            return _SoFar(as_filmed, history=[{"epoch": 0, **as_initialized}])
         tree = checkpoints.load_tree(path)
         for name, state in tree["networks"].items():
             getattr(self._networks, name).load_state_dict(state)
@@ -196,15 +196,11 @@ class _Training:
         so_far.history.append({"epoch": epoch, **means, **validation})
         so_far.validation = validation
         self._tracker.log_metrics(validation, step=epoch * self.steps_per_epoch)
-        log.info(
-            "epoch %d: %s; loss %.4f",
-            epoch,
-            ", ".join(
-                f"{name} {value:.4g} ({so_far.history[0][name]:.4g} untrained)"
-                for name, value in validation.items()
-            ),
-            means["total"],
+        reached = ", ".join(
+            f"{name} {value:.4g} ({so_far.history[0][name]:.4g} untrained)"
+            for name, value in validation.items()
         )
+        log.info("epoch %d: %s; loss %.4f", epoch, reached, means["total"])
         is_best = so_far.best is None or self._is_better(validation, so_far.best["validation"])
         if is_best:
             so_far.best = self.checkpoint(epoch, validation).as_tree()
@@ -251,24 +247,17 @@ class _Training:
         )
 
     def _set_learning_rates(self, epoch: int) -> None:
-        params, networks, factor = self._params.train, self._networks, 1.0
+        params, factor = self._params.train, 1.0
         if params.lr_decay == "cosine":
             done = (epoch - 1) / max(params.epochs - 1, 1)
             factor = _LEAST_RATE + (1 - _LEAST_RATE) * (1 + math.cos(math.pi * done)) / 2
-        for optimizer, rate in (
-            (networks.optimizer_g, params.lr_g),
-            (networks.optimizer_d, params.lr_d),
-        ):
-            for group in optimizer.param_groups:
-                group["lr"] = factor * rate
+        for group in self._networks.optimizer_g.param_groups:
+            group["lr"] = factor * params.lr_g
+        for group in self._networks.optimizer_d.param_groups:
+            group["lr"] = factor * params.lr_d
 
     def _is_better(self, validation: dict[str, float], than: dict[str, float]) -> bool:
         figure = self._params.train.select_by
-        if figure not in validation:
-            raise TrainingError(
-                f"train.select_by is {figure}, but the validation videos have no true motion; "
-                "set it to psnr"
-            )
         value, present = validation[figure], than[figure]
         return value < present if figure in _LOWER_IS_BETTER else value > present
 
@@ -284,6 +273,14 @@ class _Training:
         return (self._held_out[item] for item in range(len(self._held_out)))
 
 
+def _require(figure: str, validation: dict[str, float]) -> None:
+    if figure not in validation:
+        raise TrainingError(
+            f"train.select_by is {figure}, but the validation videos have no true motion; "
+            "set it to psnr"
+        )
+
+
 def _accelerator(params: TrainParams) -> Accelerator:
     found = torch.cuda.is_available()
     if params.device == "cuda" and not found:
@@ -293,18 +290,3 @@ def _accelerator(params: TrainParams) -> Accelerator:
     # Not called `no` in the file: YAML 1.1 reads that as false, and DVC drops the quotes.
     precision = "no" if params.precision == "fp32" else params.precision
     return Accelerator(cpu=params.device == "cpu", mixed_precision=precision)
-
-
-def _perceptual_loss(
-    params: LossParams, vgg19: Path | None, device: torch.device
-) -> PerceptualLoss | None:
-    """The perceptual loss on a device; None where its weight is zero."""
-    if params.lambda_vgg == 0:
-        return None
-    if vgg19 is None or not vgg19.is_file():
-        raise TrainingError(
-            f"loss.lambda_vgg is {params.lambda_vgg} but there are no VGG19 weights at "
-            f"{vgg19}; run the download stage, or set lambda_vgg to 0"
-        )
-    features = load_vgg19_features(vgg19)
-    return PerceptualLoss(features, num_frames=params.vgg_frames).to(device)

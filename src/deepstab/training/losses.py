@@ -8,6 +8,7 @@ one is about a pixel at a frame width of 256.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 from deepstab import geometry
 from deepstab.config import LossParams
 from deepstab.data.clips import Clip
+from deepstab.errors import TrainingError
 from deepstab.models.cells import Cells
 from deepstab.models.evidence import texture
 from deepstab.models.motion import MotionEstimate, apply_similarity
+from deepstab.models.vgg19 import load_vgg19_features
 from deepstab.trajectory import second_difference
 
 _PERCENT = 100.0
@@ -98,6 +101,30 @@ class PerceptualLoss(nn.Module):
         pictures = [x[:, :, chosen].transpose(1, 2).flatten(0, 1) for x in (seen, reference)]
         maps = [self.features((x - self.mean) / self.std) for x in pictures]
         return F.l1_loss(maps[0], maps[1])
+
+
+def load_perceptual_loss(
+    params: LossParams, vgg19: Path | None, device: torch.device
+) -> PerceptualLoss | None:
+    """The perceptual loss on a device; None where its weight is zero.
+
+    Args:
+        params: the loss section.
+        vgg19: weights of VGG19.
+        device: where to put them.
+
+    Raises:
+        TrainingError: the weights are needed and missing.
+    """
+    if params.lambda_vgg == 0:
+        return None
+    if vgg19 is None or not vgg19.is_file():
+        raise TrainingError(
+            f"loss.lambda_vgg is {params.lambda_vgg} but there are no VGG19 weights at "
+            f"{vgg19}; run the download stage, or set lambda_vgg to 0"
+        )
+    features = load_vgg19_features(vgg19)
+    return PerceptualLoss(features, num_frames=params.vgg_frames).to(device)
 
 
 def theta_smoothness(theta: Tensor) -> Tensor:

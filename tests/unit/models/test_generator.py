@@ -5,10 +5,9 @@ import torch
 from torch import Tensor
 
 from deepstab.config import ModelParams, Params
-from deepstab.data.clips import HeldOutClips, RandomClips
+from deepstab.data.clips import HeldOutClips
 from deepstab.data.shards import ShardIndex
 from deepstab.geometry import cell_centers, identity_theta, invert
-from deepstab.models.discriminator import StabDiscriminator
 from deepstab.models.generator import StabGenerator
 
 
@@ -51,8 +50,8 @@ def test_motion_is_read_off_the_flow_in_isotropic_coordinates(model: ModelParams
     correction = StabGenerator(model)(
         torch.rand(1, 3, 12, 64, 64), flow_of(rotation, time=12, side=64), torch.tensor([aspect])
     )
-    assert correction.motion is not None
-    found = correction.motion[0, 1:].mean(dim=0)
+    assert correction.estimate is not None
+    found = correction.estimate.motion[0, 1:].mean(dim=0)
     root = aspect**0.5
     torch.testing.assert_close(
         found, torch.tensor([0.01 * root, 0.03 / root, angle, 0]), atol=3e-4, rtol=0
@@ -77,8 +76,9 @@ def test_a_single_jump_is_spread_out(model: ModelParams) -> None:
     assert abs(float(0.125 + shift[6] - shift[5])) < 0.04
 
 
-def test_every_parameter_learns(model: ModelParams) -> None:
-    generator = StabGenerator(model)
+@pytest.mark.parametrize("head", ["motion", "fc"])
+def test_every_parameter_learns(model: ModelParams, head: str) -> None:
+    generator = StabGenerator(model.model_copy(update={"head": head}))
     flow = torch.randn(1, 2, 12, 64, 64)
     # Zero-initialized layers pass no gradient to what lies below them in the first step.
     for parameter in generator.parameters():
@@ -94,6 +94,44 @@ def test_every_parameter_learns(model: ModelParams) -> None:
     assert silent == []
 
 
+def test_what_no_similarity_explains_is_taken_out_of_theta(model: ModelParams) -> None:
+    # Frame 6 is sheared as by a rolling shutter, x by .02 y (normalized), and frame 7 back.
+    aspect, shear = torch.tensor([16 / 9]), 0.02
+    rgb = torch.nn.functional.interpolate(torch.rand(3, 32, 32)[None], 64)[0]
+    still = rgb[None, :, None].expand(1, 3, 12, 64, 64)
+    flow = torch.zeros(1, 2, 12, 64, 64)
+    sheared = torch.tensor([[1.0, -shear, 0], [0, 1, 0]])
+    flow[:, :, 6] = flow_of(sheared, time=2, side=64)[:, :, 1]
+    flow[:, :, 7] = -flow[:, :, 6]
+    correction = StabGenerator(model)(still, flow, aspect)
+    assert correction.wobble is not None
+    assert correction.wobble.shape == (1, 12, 6, 2)
+    theta = correction.theta[0]
+    # Frame 6 shows at y what was .02 y further in x before: the theta looks there for it.
+    change = theta[6] - (theta[5] + theta[7]) / 2
+    expected = torch.tensor([[0, shear, 0], [0, 0, 0]])
+    torch.testing.assert_close(change, expected, atol=0.2 * shear, rtol=0)
+
+
+def test_motion_and_wobble_of_a_clip_are_those_of_its_correction(model: ModelParams) -> None:
+    generator = StabGenerator(model)
+    clip = (torch.rand(2, 3, 12, 64, 64), torch.randn(2, 2, 12, 64, 64), torch.ones(2))
+    motion, wobble = generator.estimate_motion(*clip)
+    correction = generator(*clip)
+    assert correction.estimate is not None
+    assert correction.wobble is not None
+    assert torch.equal(motion, correction.estimate.motion)
+    assert torch.equal(wobble, correction.wobble)
+
+
+def test_the_fc_head_knows_no_motion(model: ModelParams) -> None:
+    generator = StabGenerator(model.model_copy(update={"head": "fc"}))
+    with pytest.raises(ValueError, match=r"use model\.head: motion"):
+        generator.estimate_motion(
+            torch.rand(1, 3, 12, 64, 64), torch.zeros(1, 2, 12, 64, 64), torch.ones(1)
+        )
+
+
 def test_the_motion_head_stabilizes_real_flow_before_training(
     model: ModelParams, tiny_index: ShardIndex
 ) -> None:
@@ -102,21 +140,3 @@ def test_the_motion_head_stabilizes_real_flow_before_training(
     theta = StabGenerator(model)(clip["unstable"][None], clip["flow"][None], clip["aspect"][None])
     assert torch.isfinite(invert(theta.theta)).all()
     assert (theta.theta - identity_theta(1, 12)).abs().max() > 1e-3
-
-
-def test_discriminator_learns_to_tell_two_kinds_apart(
-    model: ModelParams, tiny_index: ShardIndex
-) -> None:
-    clips = RandomClips(tiny_index, clip_length=12, windows_per_video=1, seed=0)
-    discriminator = StabDiscriminator(model)
-    optimizer = torch.optim.Adam(discriminator.parameters(), lr=5e-3)
-    real = torch.stack([clips[item]["stable"] for item in range(4)])
-    fake = torch.nn.functional.avg_pool3d(real, (1, 7, 7), stride=1, padding=(0, 3, 3))
-    labels = torch.tensor([1.0] * 4 + [0.0] * 4)
-    for _ in range(60):
-        optimizer.zero_grad()
-        logits = discriminator(torch.cat([real, fake]))
-        torch.nn.functional.binary_cross_entropy_with_logits(logits, labels).backward()
-        optimizer.step()
-    assert logits.shape == (8,)
-    assert ((logits > 0) == (labels > 0)).all()
