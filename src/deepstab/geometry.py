@@ -84,7 +84,7 @@ def turn(
     log_scale: Float[Tensor, ...],
 ) -> Float[Tensor, "... 2"]:
     """Rotate points, (x, y) isotropic, about the origin from x to y, and scale them."""
-    cos, sin = _scaled_rotation(angle_rad, log_scale)
+    cos, sin = log_scale.exp() * angle_rad.cos(), log_scale.exp() * angle_rad.sin()
     x, y = points[..., 0], points[..., 1]
     return torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
 
