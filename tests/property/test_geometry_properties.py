@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deepstab import geometry, trajectory
-from deepstab.models.generator import fit_similarity
+from deepstab.models.cells import NUM_FEATURES, Cells
+from deepstab.models.motion import estimate_motion
 from deepstab.training.losses import correction_size, path_smoothness, theta_smoothness
 
 numbers = st.floats(-0.5, 0.5, allow_nan=False)
@@ -97,14 +98,15 @@ def test_least_squares_recovers_a_similarity_in_spite_of_outliers(
     displacement = (exact - points)[None]
     chosen = torch.randperm(256, generator=torch.Generator().manual_seed(seed))[:64]
     displacement[:, :, chosen] += torch.tensor([0.4, -0.3], dtype=torch.float64)
-    found, weights = fit_similarity(
-        points[None, None],
-        displacement,
-        torch.ones(displacement.shape[:3], dtype=torch.float64),
-        inlier_scale=torch.tensor(0.01, dtype=torch.float64),
-        steps=6,
+    cells = Cells(
+        points=points[None, None],
+        displacement=displacement,
+        evidence=torch.ones(displacement.shape[:3], dtype=torch.float64),
+        features=torch.zeros(1, NUM_FEATURES, displacement.shape[1], 16, 16),
     )
-    torch.testing.assert_close(found, motion, atol=1e-3, rtol=0)
+    found = estimate_motion(cells, None, steps=6, learned_steps=1)
+    torch.testing.assert_close(found.motion, motion, atol=1e-3, rtol=0)
+    weights = found.log_weights[:, -1].exp()
     assert weights[..., chosen].max() < 0.01 < weights.max()
 
 

@@ -27,7 +27,7 @@ from deepstab.stabilize.planning import (
     plan_corrections,
     stabilized_motion,
 )
-from deepstab.stabilize.wobble import bend, filled_zoom, pixel_map, quick_part
+from deepstab.stabilize.wobble import bend, filled_share, filled_zoom, pixel_map, quick_part
 from deepstab.video.ahead import ahead
 from deepstab.video.color import Planes
 from deepstab.video.frames import probe, read_frames
@@ -165,10 +165,16 @@ class PlannedVideo:
         """The corrections as bent thetas (num_frames, 2, 6), zoom and wobble included."""
         return bend(self.plan.thetas(self.aspect), self.wobble, self.aspect)
 
-    def filled(self) -> PlannedVideo:
-        """The same, zoomed in as far as the wobble would bend the border into the picture."""
-        zoom = self.plan.zoom * filled_zoom(self.thetas())
-        return dataclasses.replace(self, plan=dataclasses.replace(self.plan, zoom=zoom))
+    def filled(self, *, least_zoom: float) -> PlannedVideo:
+        """The same, zoomed in as far as the wobble would bend the border into the picture.
+
+        Args:
+            least_zoom: where that is not enough, the wobble is held back instead, frame by frame.
+        """
+        zoom = max(self.plan.zoom * filled_zoom(self.thetas()), least_zoom)
+        zoomed = dataclasses.replace(self, plan=dataclasses.replace(self.plan, zoom=zoom))
+        share = filled_share(zoomed.plan.thetas(self.aspect), self.wobble, self.aspect)
+        return dataclasses.replace(zoomed, wobble=share[:, None, None] * self.wobble)
 
 
 def plan_file(
@@ -232,7 +238,7 @@ def plan_motion(
     plan = plan_video(moved.motion, crop, aspect=moved.aspect, period=period, cuts=moved.cuts)
     wobble = quick_part(moved.wobble, sigma=wobble_sigma, cuts=moved.cuts)
     planned = PlannedVideo(moved.motion, wobble, moved.cuts, plan, moved.aspect)
-    return planned.filled() if crop.mode == "auto" else planned
+    return planned.filled(least_zoom=1 - crop.fraction) if crop.mode == "auto" else planned
 
 
 def plan_video(

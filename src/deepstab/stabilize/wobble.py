@@ -18,6 +18,11 @@ _KERNEL_REACH = 4  # the Gaussian is cut at so many sigma
 _MIN_FRAMES = 3
 # Along every side of the frame, points at which it is seen whether it stays filled.
 _BORDER_POINTS = 9
+# Zooms and shares are found this closely.
+_CLOSE = 1e-4
+# A frame is stretched by so much at most, which nobody sees; where the flow is wrong, it would be
+# by more.
+_MOST_STRETCH = 0.01
 
 
 def quick_part(wobble: Floats, *, sigma: float, cuts: list[int]) -> Floats:
@@ -33,7 +38,7 @@ def quick_part(wobble: Floats, *, sigma: float, cuts: list[int]) -> Floats:
 
     Returns:
         (num_frames, 6, 2), by how much more than its similarity says each point of a frame is
-        displaced.
+        displaced; held back where that would stretch the frame by more than one percent.
     """
     parts = []
     for first, last in pairwise([0, *cuts, len(wobble)]):
@@ -41,7 +46,11 @@ def quick_part(wobble: Floats, *, sigma: float, cuts: list[int]) -> Floats:
         scene[:1] = 0
         path = -np.cumsum(scene, axis=0)
         parts.append(path - _smooth(path, sigma) if len(path) >= _MIN_FRAMES else 0 * path)
-    return np.concatenate(parts)
+    quick = np.concatenate(parts)
+    (xx, yx), (xy, yy) = quick[:, 1].T, quick[:, 2].T
+    stretch = np.hypot(xx - yy, xy + yx)
+    share = _MOST_STRETCH / np.maximum(stretch, _MOST_STRETCH)
+    return share[:, None, None] * quick
 
 
 def bend(thetas: Floats, wobble: Floats, aspect: float) -> Floats:
@@ -81,19 +90,43 @@ def filled_zoom(bent: Floats) -> float:
     Args:
         bent: (num_frames, 2, 6), zoom included.
     """
-    side = np.linspace(-1, 1, _BORDER_POINTS)
-    edge = np.ones_like(side)
-    sides = [(side, edge), (side, -edge), (edge, side), (-edge, side)]
-    border = np.concatenate([np.stack(pair, axis=1) for pair in sides])
+    border = _border()
     low, high = 0.5, 1.0
     if np.abs(apply_bent(bent, border)).max() <= 1:
         return high
-    while high - low > 1e-4:
+    while high - low > _CLOSE:
         middle = (low + high) / 2
         if np.abs(apply_bent(bent, middle * border)).max() <= 1:
             low = middle
         else:
             high = middle
+    return low
+
+
+def filled_share(thetas: Floats, wobble: Floats, aspect: float) -> Floats:
+    """The share of each frame's wobble, at most 1, that shows nothing not filmed.
+
+    Args:
+        thetas: (num_frames, 2, 3), zoom included, which show nothing not filmed by themselves.
+        wobble: (num_frames, 6, 2).
+        aspect: width / height.
+
+    Returns:
+        (num_frames,).
+    """
+    border = _border()
+
+    def fits(share: Floats) -> NDArray[np.bool_]:
+        bent = bend(thetas, share[:, None, None] * wobble, aspect)
+        inside: NDArray[np.bool_] = np.abs(apply_bent(bent, border)).max(axis=(1, 2)) <= 1
+        return inside
+
+    high = np.ones(len(thetas))
+    low = np.where(fits(high), 1.0, 0.0)
+    while (high - low).max(initial=0.0) > _CLOSE:
+        middle = (low + high) / 2
+        inside = fits(middle)
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
     return low
 
 
@@ -121,6 +154,14 @@ def pixel_map(
         place += by_xx * x * x
         maps.append(place)
     return maps[0], maps[1]
+
+
+def _border() -> Floats:
+    """Points on the frame's border, (num_points, 2), normalized."""
+    side = np.linspace(-1, 1, _BORDER_POINTS)
+    edge = np.ones_like(side)
+    sides = [(side, edge), (side, -edge), (edge, side), (-edge, side)]
+    return np.concatenate([np.stack(pair, axis=1) for pair in sides])
 
 
 def _smooth(path: Floats, sigma: float) -> Floats:

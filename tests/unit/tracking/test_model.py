@@ -59,7 +59,7 @@ def test_the_saved_model_gives_the_thetas_of_the_checkpoint(
 def test_other_weights_are_noticed(saved: Path, untrained: Checkpoint) -> None:
     generator = untrained.build_generator()
     with torch.no_grad():
-        generator.head.residual_filter[0, 3, 3] += 0.01
+        torch.nn.init.normal_(generator.head.reweighter.change.weight, std=3.0)
     with pytest.raises(TrackingError, match="other thetas than the checkpoint"):
         verify_generator(saved, generator, network=untrained.params)
 

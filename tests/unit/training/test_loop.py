@@ -17,6 +17,7 @@ from deepstab.tracking.names import BEST_NAME, FINAL_NAME
 from deepstab.tracking.run import Tracker
 from deepstab.training import loop
 from deepstab.training.loop import train
+from deepstab.training.losses import motion_error_px
 from deepstab.training.step import build_networks, stabilize_clip, train_step
 from tests.conftest import ROOT, with_values
 
@@ -78,12 +79,40 @@ def test_resumed_training_equals_uninterrupted(
     assert not list((tmp_path / "cut/scratch").glob("*"))
 
 
-@pytest.mark.parametrize("head", ["motion", "fc"])
-def test_one_clip_can_be_overfitted(tiny_index: ShardIndex, tiny_params: Params, head: str) -> None:
+def test_one_clip_can_be_overfitted_by_the_motion_head(
+    tiny_index: ShardIndex, tiny_params: Params
+) -> None:
+    only_motion = {"lambda_gan": 0.0, "lambda_smooth": 0.0, "lambda_pixel": 0.0}
+    loss = tiny_params.loss.model_copy(update={**only_motion, "lambda_motion": 1.0})
+    faster = tiny_params.train.model_copy(update={"lr_g": 3e-3})
+    torch.manual_seed(0)
+    networks = build_networks(tiny_params.model, faster, perceptual=None)
+    item = RandomClips(tiny_index, clip_length=12, windows_per_video=1, seed=1)[0]
+    clip = {key: value[None] for key, value in item.items()}
+    # A third of the frame moves on its own.
+    clip["flow"][..., :22] += 3.0
+
+    def error_px() -> float:
+        with torch.no_grad():
+            found = networks.generator(clip["unstable"], clip["flow"], clip["aspect"]).estimate
+        return float(
+            motion_error_px(found.motion, clip["motion"], clip["aspect"]).norm(dim=-1).mean()
+        )
+
+    untrained = error_px()
+    accelerator = loop._accelerator(tiny_params.train)
+    for step in range(60):
+        train_step(networks, clip, loss, accelerator, step=step)  # type: ignore[arg-type]
+    assert error_px() < 0.5 * untrained
+
+
+def test_one_clip_can_be_overfitted_by_the_plain_regressor(
+    tiny_index: ShardIndex, tiny_params: Params
+) -> None:
     loss = tiny_params.loss.model_copy(
         update={"lambda_gan": 0.0, "lambda_smooth": 0.0, "lambda_identity": 0.0}
     )
-    model = tiny_params.model.model_copy(update={"head": head})
+    model = tiny_params.model.model_copy(update={"head": "fc"})
     faster = tiny_params.train.model_copy(update={"lr_g": 3e-3})
     networks = build_networks(model, faster, perceptual=None)
     item = RandomClips(tiny_index, clip_length=12, windows_per_video=1, seed=1)[0]
@@ -164,7 +193,7 @@ def test_perceptual_term_trains_with_real_weights(
         scratch=tmp_path / "scratch",
         tracker=Tracker(),
     )
-    assert 0 < result.history[0]["vgg"] < 10
+    assert 0 < result.history[1]["vgg"] < 10
 
 
 def test_clips_longer_than_the_videos_are_refused_by_name(
