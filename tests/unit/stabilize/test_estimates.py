@@ -1,0 +1,122 @@
+"""Thetas and motion of whole videos: in windows or pieces, and all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepstab.config import ModelParams, Params
+from deepstab.image import Image
+from deepstab.models.generator import MotionHead, StabGenerator
+from deepstab.stabilize import estimates
+from deepstab.stabilize.estimates import VideoMotion, estimate_motion, estimate_thetas
+
+
+@pytest.fixture(scope="module")
+def model(tiny_params: Params) -> ModelParams:
+    return tiny_params.model
+
+
+def thetas_of(generator: StabGenerator, flow: Tensor) -> np.ndarray:
+    def read_window(start: int, num_frames: int) -> tuple[Tensor, Tensor]:
+        window = slice(start, start + num_frames)
+        return torch.full((3, num_frames, 64, 64), 0.5), flow[:, window]
+
+    return estimate_thetas(
+        generator,
+        read_window,
+        num_frames=flow.shape[1],
+        aspect=1.5,
+        clip_length=12,
+        window_stride=3,
+    )
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 11, 12, 13, 40])
+def test_one_theta_per_frame_whatever_the_length(model: ModelParams, num_frames: int) -> None:
+    flow = torch.randn(2, num_frames, 64, 64)
+    thetas = thetas_of(StabGenerator(model).eval(), flow)
+    assert thetas.shape == (num_frames, 2, 3)
+    assert np.isfinite(thetas).all()
+
+
+def test_no_jump_at_the_seams_of_windows(model: ModelParams) -> None:
+    # A slow sway over many windows: the blended correction must be as smooth as the path.
+    times = torch.arange(60.0)
+    motion = 0.5 * torch.cos(2 * torch.pi * times / 40)
+    flow = torch.zeros(2, 60, 64, 64)
+    flow[0] = motion[:, None, None]
+    thetas = thetas_of(StabGenerator(model).eval(), flow)
+    shift_px = thetas[:, 0, 2] * 32
+    steps = np.abs(np.diff(shift_px[12:-12], n=2))
+    assert steps.max() < 0.1
+
+
+def flickering(num_frames: int) -> Iterator[tuple[Image, NDArray[np.float32]]]:
+    """One picture in another light in every frame, and flow that departs from cell to cell."""
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 100, (32, 32, 3))
+    for _ in range(num_frames):
+        flow = np.kron(rng.normal(0, 0.3, (8, 8, 2)), np.ones((4, 4, 1)))
+        yield (picture + rng.integers(0, 150)).astype(np.uint8), flow.astype(np.float32)
+
+
+def taught(model: ModelParams, learned_steps: int) -> StabGenerator:
+    """A generator whose every layer has a say."""
+    steps = {"reweighting_steps": 6, "learned_steps": learned_steps}
+    generator = StabGenerator(model.model_copy(update=steps)).eval()
+    assert isinstance(generator.head, MotionHead)
+    torch.nn.init.normal_(generator.head.reweighter.change.weight)
+    return generator
+
+
+def streamed(
+    generator: StabGenerator, num_frames: int, context_frames: int, at_once: int
+) -> VideoMotion:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimates, "_FRAMES_AT_ONCE", at_once)
+        return estimate_motion(
+            flickering(num_frames), generator, aspect=1.5, context_frames=context_frames
+        )
+
+
+@pytest.mark.parametrize("learned_steps", [1, 2, 3])
+def test_in_pieces_it_is_the_same_as_all_at_once(model: ModelParams, learned_steps: int) -> None:
+    # A frame's evidence comes from it and the one before it, and every learned step looks one
+    # frame further to either side. With a single frame of context it is not the same.
+    generator = taught(model, learned_steps)
+    whole = streamed(generator, 40, 1, at_once=99)
+    pieces = streamed(generator, 40, learned_steps + 1, at_once=12)
+    np.testing.assert_allclose(pieces.motion, whole.motion, atol=1e-6)
+    np.testing.assert_allclose(pieces.wobble, whole.wobble, atol=1e-5)
+    too_few = streamed(generator, 40, 1, at_once=12)
+    assert np.abs(too_few.motion - whole.motion).max() > 2e-5
+
+
+@pytest.mark.parametrize("num_frames", [1, 11, 12, 13, 19, 20, 21])
+def test_no_frame_is_lost_or_told_twice(model: ModelParams, num_frames: int) -> None:
+    generator = taught(model, 1)
+    whole = streamed(generator, num_frames, 2, at_once=99)
+    pieces = streamed(generator, num_frames, 2, at_once=12)
+    assert pieces.motion.shape == (num_frames, 4)
+    assert pieces.wobble.shape == (num_frames, 6, 2)
+    np.testing.assert_allclose(pieces.motion, whole.motion, atol=2e-5)
+
+
+def test_the_aspect_is_kept_and_cuts_are_found(model: ModelParams) -> None:
+    one, other = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    still = np.zeros((32, 32, 2), np.float32)
+    found = estimate_motion(
+        [(frame, still) for frame in [one] * 5 + [other] * 5],
+        StabGenerator(model).eval(),
+        aspect=1.5,
+        context_frames=2,
+    )
+    assert found.aspect == 1.5
+    assert found.cuts == [5]
+    np.testing.assert_allclose(found.motion, 0, atol=1e-6)
