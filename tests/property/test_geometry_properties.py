@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deepstab import geometry, trajectory
-from deepstab.models.generator import fit_similarity
 from deepstab.training.losses import correction_size, path_smoothness, theta_smoothness
 
 numbers = st.floats(-0.5, 0.5, allow_nan=False)
@@ -84,28 +83,6 @@ def test_smoothing_keeps_straight_lines_to_the_ends(length: int, sigma: float) -
     torch.testing.assert_close(
         trajectory.smoothing_matrix(length, sigma) @ line, line, atol=2e-3, rtol=0
     )
-
-
-@settings(max_examples=25, deadline=None)
-@given(motions(), st.integers(0, 2**31))
-def test_least_squares_recovers_a_similarity_in_spite_of_outliers(
-    motion: Tensor, seed: int
-) -> None:
-    motion = 0.2 * motion
-    points = (geometry.cell_centers(16, 16).double() * torch.tensor([1.3, 0.77])).flatten(0, 1)
-    exact = torch.stack([points @ _similarity_matrix(m)[:2, :2].T + m[:2] for m in motion[0]])
-    displacement = (exact - points)[None]
-    chosen = torch.randperm(256, generator=torch.Generator().manual_seed(seed))[:64]
-    displacement[:, :, chosen] += torch.tensor([0.4, -0.3], dtype=torch.float64)
-    found, weights = fit_similarity(
-        points[None, None],
-        displacement,
-        torch.ones(displacement.shape[:3], dtype=torch.float64),
-        inlier_scale=torch.tensor(0.01, dtype=torch.float64),
-        steps=6,
-    )
-    torch.testing.assert_close(found, motion, atol=1e-3, rtol=0)
-    assert weights[..., chosen].max() < 0.01 < weights.max()
 
 
 def test_gradients_of_the_geometry_match_finite_differences() -> None:
