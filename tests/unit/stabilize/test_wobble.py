@@ -23,8 +23,7 @@ def written_out(field: Floats, points: Floats) -> Floats:
     """A quadratic field at points (x, y), isotropic."""
     one, by_x, by_y, by_xx, by_xy, by_yy = field
     rows = [
-        one + by_x * x + by_y * y + by_xx * x * x + by_xy * x * y + by_yy * y * y
-        for x, y in points
+        one + by_x * x + by_y * y + by_xx * x * x + by_xy * x * y + by_yy * y * y for x, y in points
     ]
     return np.array(rows)
 
