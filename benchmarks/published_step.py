@@ -1,6 +1,6 @@
-"""Seconds per training step of each part at the published settings, and against the original.
+"""Seconds per training step at the published settings, of its networks, and against the original.
 
-Runs a few steps exactly as params.deepstab.yaml has them (224x224, batch 2, 32 frames, all four
+Runs `train_step` exactly as params.deepstab.yaml has it (224x224, batch 2, 32 frames, all four
 loss terms) on generated flights, because the data set needs an account.
 
     python benchmarks/published_step.py --vgg PATH [--steps 3]
@@ -13,25 +13,75 @@ import argparse
 import tempfile
 import time
 from collections import defaultdict
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from torch import nn
 from torch.utils.data import default_collate
 
-from deepstab import geometry
-from deepstab.config import load_params, parse_params
+from deepstab.config import Params, load_params, parse_params
 from deepstab.data.clips import RandomClips
 from deepstab.data.flow_cache import fill_cache
 from deepstab.data.shards import ShardIndex
 from deepstab.data.sources import prepare_data
 from deepstab.models.vgg19 import load_vgg19_features, place_vgg19
-from deepstab.training import losses
 from deepstab.training.losses import PerceptualLoss
-from deepstab.training.step import build_networks
+from deepstab.training.step import Networks, build_networks, train_step
 
 ORIGINAL_S = 45.0
+
+
+def published_params(vgg: str) -> Params:
+    tree = load_params(Path("params.deepstab.yaml")).model_dump()
+    tree["data"] |= {"source": "flights", "split": {"test": 0.2, "validation": 0.2}}
+    tree["data"]["flights"] |= {"num_flights": 6, "num_frames": 48}
+    tree["loss"]["vgg_weights"] = vgg
+    return parse_params(tree, origin="published settings on flights")
+
+
+def prepare(folder: Path, params: Params, device: torch.device) -> tuple[RandomClips, Networks]:
+    place_vgg19(params.loss.vgg_weights, folder / "vgg.pth")
+    manifest = prepare_data(folder / "raw", params=params.data, seed=1, vgg_weights="none")
+    fill_cache(
+        manifest,
+        raw=folder / "raw",
+        destination=folder / "shards",
+        scratch=folder / "scratch",
+        params=params.flow,
+    )
+    clips = RandomClips(
+        ShardIndex.load(folder / "shards"),
+        clip_length=params.model.clip_length,
+        windows_per_video=1,
+        seed=1,
+    )
+    features = load_vgg19_features(folder / "vgg.pth")
+    perceptual = PerceptualLoss(features, num_frames=params.loss.vgg_frames).to(device)
+    networks = build_networks(params.model, params.train, perceptual=perceptual)
+    networks.generator.to(device)
+    networks.discriminator.to(device)
+    return clips, networks
+
+
+def time_forward(part: str, network: nn.Module, seconds: dict[str, float]) -> None:
+    """Add the seconds of every forward pass of a network to its part."""
+
+    def subtract(*_: object) -> None:
+        seconds[part] -= now()
+
+    def add(*_: object) -> None:
+        seconds[part] += now()
+
+    network.register_forward_pre_hook(subtract)
+    network.register_forward_hook(add)
+
+
+def now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def main() -> None:
@@ -39,86 +89,27 @@ def main() -> None:
     parser.add_argument("--vgg", required=True, help="VGG19 weights: a path, or torchvision")
     parser.add_argument("--steps", type=int, default=3)
     args = parser.parse_args()
-    tree = load_params(Path("params.deepstab.yaml")).model_dump()
-    tree["data"] |= {"source": "flights", "split": {"test": 0.2, "validation": 0.2}}
-    tree["data"]["flights"] |= {"num_flights": 6, "num_frames": 48}
-    tree["loss"]["vgg_weights"] = args.vgg
-    params = parse_params(tree, origin="published settings on flights")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
+    params, accelerator = published_params(args.vgg), Accelerator()
+    seconds: dict[str, float] = defaultdict(float)
+    steps: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        place_vgg19(args.vgg, folder / "vgg.pth")
-        manifest = prepare_data(folder / "raw", params=params.data, seed=1, vgg_weights="none")
-        fill_cache(
-            manifest,
-            raw=folder / "raw",
-            destination=folder / "shards",
-            scratch=folder / "scratch",
-            params=params.flow,
-        )
-        clips = RandomClips(
-            ShardIndex.load(folder / "shards"),
-            clip_length=params.model.clip_length,
-            windows_per_video=1,
-            seed=1,
-        )
-        perceptual = PerceptualLoss(
-            load_vgg19_features(folder / "vgg.pth"), num_frames=params.loss.vgg_frames
-        ).to(device)
-        networks = build_networks(params.model, params.train, perceptual=perceptual)
-        generator, discriminator = networks.generator.to(device), networks.discriminator.to(device)
-
-        seconds: dict[str, list[float]] = defaultdict(list)
-
-        @contextmanager
-        def timed(part: str):  # type: ignore[no-untyped-def]
-            start = time.perf_counter()
-            yield
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds[part].append(time.perf_counter() - start)
-
-        for step in range(args.steps + 1):  # the first warms up
-            with timed("read shards"):
-                items = [clips[(2 * step + i) % len(clips)] for i in range(2)]
-                clip = {k: v.to(device) for k, v in default_collate(items).items()}
-            with timed("generator forward"):
-                theta = generator(clip["unstable"], clip["flow"], clip["aspect"]).theta
-            with timed("warp"):
-                stabilized, inside = geometry.warp(clip["unstable"], theta)
-            with timed("L1, smoothness, size"):
-                loss = params.loss.lambda_pixel * losses.masked_l1(
-                    stabilized, clip["stable"], inside
-                )
-                loss = loss + params.loss.lambda_smooth * losses.path_smoothness(theta, clip)  # type: ignore[arg-type]
-                loss = loss + params.loss.lambda_identity * losses.correction_size(
-                    theta, clip["aspect"]
-                )
-            with timed("VGG19"):
-                perceived = perceptual(stabilized, clip["stable"], inside)
-                loss = loss + params.loss.lambda_vgg * perceived
-            with timed("discriminator for generator"):
-                judged = losses.adversarial(discriminator(stabilized), real=True)
-                loss = loss + params.loss.lambda_gan * judged
-            with timed("backward, generator's step"):
-                networks.optimizer_g.zero_grad()
-                loss.backward()
-                networks.optimizer_g.step()
-            with timed("discriminator's step"):
-                networks.optimizer_d.zero_grad()
-                loss_d = losses.adversarial(discriminator(clip["stable"]), real=True)
-                loss_d = loss_d + losses.adversarial(discriminator(stabilized.detach()), real=False)
-                loss_d.backward()
-                networks.optimizer_d.step()
-            assert bool(torch.isfinite(loss + loss_d))
-
-    medians = {part: float(np.median(values[1:])) for part, values in seconds.items()}
-    for part, value in medians.items():
-        print(f"{part:<28} {value:7.3f} s")
-    total = sum(medians.values())
-    print(f"{'step':<28} {total:7.3f} s on {device}")
-    print(f"{'against the original':<28} {ORIGINAL_S / total:7.1f} x faster (its step: 45 s, CPU)")
+        clips, networks = prepare(Path(name), params, accelerator.device)
+        assert networks.perceptual is not None
+        time_forward("generator forward", networks.generator, seconds)
+        time_forward("discriminator, 3 forward passes", networks.discriminator, seconds)
+        time_forward("VGG19 forward, both clips", networks.perceptual, seconds)
+        for step in range(args.steps + 1):
+            started = now()
+            items = [clips[(2 * step + i) % len(clips)] for i in range(2)]
+            clip = {k: v.to(accelerator.device) for k, v in default_collate(items).items()}
+            seconds["read shards"] = now() - started
+            train_step(networks, clip, params.loss, accelerator, step=step)  # type: ignore[arg-type]
+            steps.append({**seconds, "whole step": now() - started})
+            seconds.clear()
+    for part in steps[0]:
+        median = float(np.median([step[part] for step in steps[1:]]))  # the first warms up
+        print(f"{part:<32} {median:7.3f} s")
+    print(f"on {accelerator.device}: {ORIGINAL_S / median:.1f} x faster than the original on a CPU")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ from deepstab.data.manifest import Manifest
 from deepstab.errors import run_stage
 from deepstab.evaluation.corrections import Inputs
 from deepstab.evaluation.measure import measure_videos
-from deepstab.evaluation.record import describe, log_files, write_files
+from deepstab.evaluation.record import describe, log_files, log_origin, write_files
 from deepstab.models import checkpoints
 from deepstab.tracking import names
-from deepstab.tracking.lockfile import read_lock
 from deepstab.tracking.model import log_generator
 from deepstab.tracking.store import attach_run, project_root
 
@@ -30,16 +29,13 @@ def main() -> None:
         root=project_root(),
         outbox=project_root() / ".scratch" / "outbox",
     ) as run:
-        # A run of its own, where only evaluation was set anew, can be rerun too.
-        run.log_text(Path("params.yaml").read_bytes().decode(), names.PARAMS_FILE)
+        log_origin(run, params_file=Path("params.yaml"), lock=Path("dvc.lock"), checkpoint=BEST)
         measured = measure_videos(manifest.of_split("test"), INPUTS, params.evaluate)
         evaluation = describe(measured, best, run_id=run.run_id)
         write_files(measured, evaluation, manifest, raw=INPUTS.raw, reports=REPORTS)
         log_files(run, evaluation, manifest, REPORTS)
         if params.tracking.log_model:
             log_generator(run, best.build_generator(), network=best.params, checkpoint=BEST)
-        if lock := read_lock(Path("dvc.lock"), checkpoint=BEST):
-            run.log_text(lock, names.LOCK_FILE)
         run.log_metrics({names.DURATION_PREFIX + "evaluate": time.monotonic() - started}, step=0)
 
 

@@ -17,7 +17,7 @@ RAW, REPORTS = Path("data/raw"), Path(names.REPORTS_FOLDER)
 def main() -> None:
     started = time.monotonic()
     params = load_params(Path("params.yaml"))
-    evaluation = Evaluation.load(REPORTS / "measures.json")
+    evaluation = Evaluation.load(Path(names.MEASURES_FILE))
     manifest = Manifest.load(RAW / "manifest.json")
     summary, drawn = draw_report(evaluation, manifest, params=flatten(params), reports=REPORTS)
     with attach_run(

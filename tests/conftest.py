@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from deepstab.config import Params, parse_params
+from deepstab.config import FaultParams, Params, parse_params
 from deepstab.data.flow_cache import fill_cache
 from deepstab.data.manifest import Manifest
 from deepstab.data.shards import ShardIndex
@@ -29,6 +29,9 @@ TINY: dict[str, Any] = {
     "data.flights.width": 192,
     "data.flights.height": 128,
     "data.flights.shake_min": 0.01,
+    # An easy world: what a stabilizer does wrong there is its own fault.
+    "data.flights.parallax": 0,
+    "data.flights.faults": dict.fromkeys(FaultParams.model_fields, 0),
     "flow.height": 64,
     "flow.width": 64,
     "model.clip_length": 12,

@@ -84,7 +84,7 @@ def turn(
     log_scale: Float[Tensor, ...],
 ) -> Float[Tensor, "... 2"]:
     """Rotate points, (x, y) isotropic, about the origin from x to y, and scale them."""
-    cos, sin = _scaled_rotation(angle_rad, log_scale)
+    cos, sin = log_scale.exp() * angle_rad.cos(), log_scale.exp() * angle_rad.sin()
     x, y = points[..., 0], points[..., 1]
     return torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
 
@@ -133,6 +133,31 @@ def theta_to_pixels(theta: NDArray[np.float64], *, width: int, height: int) -> N
     """
     to_normalized, to_pixels = _pixel_frames(width, height)
     return (to_pixels @ _homogeneous(theta) @ to_normalized)[..., :2, :]
+
+
+def similarity_about_center(
+    similarity: NDArray[np.float64], size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Write a similarity about the center of a frame as a matrix of homogeneous pixels.
+
+    Args:
+        similarity: (4,): shift x, shift y (px), angle_rad, log scale.
+        size: (width, height) of the frame, px.
+
+    Returns:
+        (3, 3), of the map p -> scale * rotation(angle) (p - center) + center + shift.
+    """
+    x, y, angle_rad, log_scale = similarity
+    center_x, center_y = (size[0] - 1) / 2, (size[1] - 1) / 2
+    cos = np.exp(log_scale) * np.cos(angle_rad)
+    sin = np.exp(log_scale) * np.sin(angle_rad)
+    return np.array(
+        [
+            [cos, -sin, center_x + x - cos * center_x + sin * center_y],
+            [sin, cos, center_y + y - sin * center_x - cos * center_y],
+            [0, 0, 1],
+        ]
+    )
 
 
 def pixels_to_theta(

@@ -77,6 +77,11 @@ def test_exponents_are_numbers_whichever_yaml_reader_read_them(
         ("evaluate.window_stride", 64, "must not exceed"),
         ("train.lr_d", float("nan"), "finite number"),
         ("data.flights.shake_min", 0.1, "must not exceed shake_max"),
+        ("data.videos.shake_min", 0.1, "must not exceed shake_max"),
+        ("data.videos.variants", 0, "greater than or equal to 1"),
+        ("data.videos.faults.blur", 1.5, "less than or equal to 1"),
+        ("data.flights.faults.occluder", -0.1, "greater than or equal to 0"),
+        ("data.flights.parallax", "often", "valid number"),
     ],
 )
 def test_a_bad_value_is_one_line_with_key_value_and_what_is_allowed(

@@ -142,27 +142,16 @@ def write_pair(
         size=ShakeSize(recording.amplitude, faults.readout, clip.scale),
         rng=rng,
     )
-    still = still_view(clip.scale)
     seen = [clip.frames[index] for index in shown]
-    sides: dict[str, tuple[Iterator[Image], int]] = {
-        "stable": (
-            (
-                to_image(lit(see(frame, still, size), faults, index))
-                for index, frame in enumerate(seen)
-            ),
-            _STABLE_CRF,
-        ),
+    sides = {
+        "stable": (steady_frames(seen, clip.scale, faults, size), _STABLE_CRF),
         "unstable": (shaken_frames(seen, shake, faults, size, rng), faults.crf),
     }
+    rate = Fraction(recording.frame_rate).limit_denominator(1001)
     for side, (frames, crf) in sides.items():
         (folder / side).mkdir(parents=True, exist_ok=True)
-        write_video(
-            folder / side / f"{name}.mp4",
-            frames,
-            frame_rate=Fraction(recording.frame_rate).limit_denominator(1001),
-            crf=crf,
-            preset=_PRESET,
-        )
+        path = folder / side / f"{name}.mp4"
+        write_video(path, frames, frame_rate=rate, crf=crf, preset=_PRESET)
     truth = Truth(
         correction=true_correction(shake, size, clip.scale),
         motion=true_motion(shake, own_between(clip.own, shown), size),
@@ -170,6 +159,14 @@ def write_pair(
     )
     (folder / "truth").mkdir(exist_ok=True)
     truth.save(folder / truth_path(name))
+
+
+def steady_frames(
+    clean: Sequence[Image], scale: float, faults: Faults, size: Size
+) -> Iterator[Image]:
+    """What a camera records of clean frames that does not shake, in the same light."""
+    for index, frame in enumerate(clean):
+        yield to_image(lit(see(frame, still_view(scale), size), faults, index))
 
 
 def shaken_frames(

@@ -3,9 +3,8 @@
 One record batch holds one frame of a pair: `unstable` and `stable` as (height, width, 3) uint8
 RGB, `flow` of the unstable video (see `deepstab.data.flow`) as (height, width, 2) int16 fixed
 point, px times 64 (error at most 0.008 px, range +-512 px), and its true `motion` (see
-`deepstab.data.truth`) as (4,) float32, NaN where nobody knows it. A shard never mixes pairs, so
-that a new video adds shards and changes none. Files are memory-mapped; uncompressed reads copy
-nothing.
+`deepstab.data.truth`) as (4,) float32, NaN where nobody knows it. A shard never mixes pairs:
+a new video changes none. Files are memory-mapped; uncompressed reads copy nothing.
 """
 
 from __future__ import annotations
@@ -32,9 +31,7 @@ from deepstab.files import sha256_of, whole_or_absent
 from deepstab.image import Image
 
 Column = Image | NDArray[np.int16] | NDArray[np.float32]
-# Unstable and stable frame, flow and motion.
 StoredFrame = tuple[Image, Image, NDArray[np.float32], NDArray[np.float32]]
-
 FLOW_SCALE = 64
 INDEX_NAME = "index.json"
 _LAYOUT: Literal[3] = 3

@@ -52,33 +52,11 @@ def prepare_data(destination: Path, *, params: DataParams, seed: int, vgg_weight
     partial = destination.with_name(destination.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    scenes: dict[str, str] = {}
-    truths: dict[str, str] = {}
     weights = partial.with_name(partial.name + VGG19_NAME)
     try:
         # First: a wrong path should not show after hours of download.
         vgg19_sha256 = place_vgg19(vgg_weights, weights)
-        match source:
-            case "kaggle":
-                kaggle.download_dataset(
-                    partial, dataset=params.kaggle_dataset, version=params.kaggle_version
-                )
-            case "folder":
-                folder.copy_videos(Path(params.kaggle_root), partial)
-            case "videos":
-                scenes, truths = videos.render_videos(
-                    partial,
-                    folder=_folder(params.videos.folder, "video", destination),
-                    params=params.videos,
-                    seed=seed,
-                )
-            case _:
-                scenes, truths = flights.render_flights(
-                    partial,
-                    params=params.flights,
-                    photos=_folder(params.flights.photos, "photos", destination),
-                    seed=seed,
-                )
+        scenes, truths = _bring_videos(source, partial, destination, params=params, seed=seed)
         manifest = folder.check_pairs(
             partial, params=params, source=source, scenes=scenes, truths=truths
         )
@@ -95,6 +73,26 @@ def prepare_data(destination: Path, *, params: DataParams, seed: int, vgg_weight
     shutil.rmtree(destination, ignore_errors=True)
     partial.rename(destination)
     return manifest
+
+
+def _bring_videos(
+    source: Source, partial: Path, destination: Path, *, params: DataParams, seed: int
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Fill a folder with the videos of a source; names -> scenes and truths of generated ones."""
+    match source:
+        case "kaggle":
+            kaggle.download_dataset(
+                partial, dataset=params.kaggle_dataset, version=params.kaggle_version
+            )
+        case "folder":
+            folder.copy_videos(Path(params.kaggle_root), partial)
+        case "videos":
+            found = _folder(params.videos.folder, "video", destination)
+            return videos.render_videos(partial, folder=found, params=params.videos, seed=seed)
+        case "flights":
+            photos = _folder(params.flights.photos, "photos", destination)
+            return flights.render_flights(partial, params=params.flights, photos=photos, seed=seed)
+    return {}, {}
 
 
 def _folder(named: str, kind: material.Kind, destination: Path) -> Path:

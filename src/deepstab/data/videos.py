@@ -33,8 +33,8 @@ _MAX_CORNERS, _MIN_CORNERS = 400, 30
 _MAX_RETURN_PX = 0.3
 # Two halves of the corners must say the same within so much, on average over the frame.
 _MAX_DISAGREEMENT_PX = 0.25
-# Of a locked-off camera a tenth of the corners stays where it was in the first frame, whatever
-# walks through the picture; looked at every so many frames.
+# Of a locked-off camera a tenth of the corners stays where it was in one frame, whatever walks
+# through the picture; looked at every so many frames.
 _STILL_PX, _LOOK_EVERY = 0.25, 10
 
 
@@ -137,13 +137,19 @@ def own_motion(frames: list[Image]) -> Similarity:
 
 def is_locked_off(grays: list[Image]) -> bool:
     """Whether the camera of a clip (height, width) uint8 never moves."""
-    for later in grays[_LOOK_EVERY::_LOOK_EVERY]:
-        before, after = _track(grays[0], later)
-        if len(before) < _MIN_CORNERS:
-            return False
-        if np.percentile(np.linalg.norm(after - before, axis=1), 10) > _STILL_PX:
-            return False
-    return len(grays) > _LOOK_EVERY
+    looked_at = grays[::_LOOK_EVERY]
+    # What stands before the camera in one frame may be gone in another.
+    references = (looked_at[0], looked_at[len(looked_at) // 2], looked_at[-1])
+    return len(looked_at) > 1 and any(
+        all(_stands_still(reference, gray) for gray in looked_at) for reference in references
+    )
+
+
+def _stands_still(first: Image, second: Image) -> bool:
+    before, after = _track(first, second)
+    if len(before) < _MIN_CORNERS:
+        return False
+    return float(np.percentile(np.linalg.norm(after - before, axis=1), 10)) < _STILL_PX
 
 
 def _render(

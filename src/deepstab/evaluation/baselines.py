@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from deepstab.geometry import similarity_about_center
+from deepstab.image import REFERENCE_WIDTH_PX, Image
+
 GAUSSIAN_SIGMA_FRAMES = 15.0
 """Of the common recipe: half a second at 30 frames/s."""
 
-# Corners are tracked at this width at most; the corrections are for the true size.
-_TRACKING_WIDTH_PX = 640
 _MAX_CORNERS = 400
 _CORNER_QUALITY = 0.01
 _CORNER_DISTANCE_PX = 12
@@ -31,7 +32,7 @@ _KERNEL_REACH = 4
 
 
 def gaussian_path_corrections(
-    frames: Iterable[NDArray[np.uint8]], *, sigma_frames: float
+    frames: Iterable[Image], *, sigma_frames: float
 ) -> NDArray[np.float64]:
     """Stabilize by the classical recipe: track corners, low-pass the camera path, undo the rest.
 
@@ -62,19 +63,22 @@ def gaussian_path_corrections(
         raise ValueError("no frames to stabilize")
     path = np.cumsum([(0.0, 0.0, 0.0, 0.0), *steps], axis=0)
     shake = path - _smooth(path, sigma_frames)
-    return _similarity_matrices(shake, width=grays.width, height=grays.height)
+    # What moved the steady output's content to the input; its shift is in widths.
+    shake[:, :2] *= grays.width
+    size = (grays.width, grays.height)
+    return np.stack([similarity_about_center(row, size)[:2] for row in shake])
 
 
 class _Grays:
     """Turns frames to gray at the tracking width, and remembers their number and size."""
 
-    def __init__(self, frames: Iterable[NDArray[np.uint8]]) -> None:
+    def __init__(self, frames: Iterable[Image]) -> None:
         self._frames = frames
         self.num_frames = 0
         self.width = 0
         self.height = 0
 
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+    def __iter__(self) -> Iterator[Image]:
         for frame in self._frames:
             height, width = frame.shape[:2]
             if self.num_frames and (width, height) != (self.width, self.height):
@@ -85,15 +89,14 @@ class _Grays:
             self.num_frames += 1
             self.width, self.height = width, height
             gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-            if width > _TRACKING_WIDTH_PX:
-                size = (_TRACKING_WIDTH_PX, max(1, round(height * _TRACKING_WIDTH_PX / width)))
+            # Corners are tracked at this width at most; the corrections are for the true size.
+            if width > REFERENCE_WIDTH_PX:
+                size = (REFERENCE_WIDTH_PX, max(1, round(height * REFERENCE_WIDTH_PX / width)))
                 gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
             yield np.asarray(gray, dtype=np.uint8)
 
 
-def _track_similarity(
-    previous: NDArray[np.uint8], current: NDArray[np.uint8]
-) -> tuple[float, float, float, float]:
+def _track_similarity(previous: Image, current: Image) -> tuple[float, float, float, float]:
     # Shift of the center (fractions of the width), angle, log-scale; still if too little is found.
     still = (0.0, 0.0, 0.0, 0.0)
     found = cv2.goodFeaturesToTrack(previous, _MAX_CORNERS, _CORNER_QUALITY, _CORNER_DISTANCE_PX)
@@ -136,15 +139,3 @@ def _smooth(path: NDArray[np.float64], sigma_frames: float) -> NDArray[np.float6
     padded = np.pad(path, ((reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
     windows = np.lib.stride_tricks.sliding_window_view(padded, len(kernel), axis=0)
     return np.asarray(windows @ (kernel / kernel.sum()))
-
-
-def _similarity_matrices(
-    shake: NDArray[np.float64], *, width: int, height: int
-) -> NDArray[np.float64]:
-    # The shake (x, y in widths, angle, log-scale) moved the steady output's content to the input.
-    scale = np.exp(shake[:, 3])
-    cosine, sine = scale * np.cos(shake[:, 2]), scale * np.sin(shake[:, 2])
-    linear = np.stack([np.stack([cosine, -sine], -1), np.stack([sine, cosine], -1)], axis=1)
-    center = np.array([width - 1, height - 1]) / 2
-    shift = center + shake[:, :2] * width - linear @ center
-    return np.concatenate([linear, shift[:, :, None]], axis=2)

@@ -14,7 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from deepstab.config import EvaluateParams
 from deepstab.data.manifest import VideoPair
@@ -22,17 +21,13 @@ from deepstab.data.truth import Truth
 from deepstab.evaluation.corrections import Correction, Inputs, Thetas, correct_video
 from deepstab.evaluation.results import ROWS, VideoResult
 from deepstab.geometry import compose, corner_shift_px, invert
+from deepstab.image import REFERENCE_WIDTH_PX, Image
 from deepstab.metrics.image import cropped_ssim, psnr
 from deepstab.metrics.stability import CameraPath, StabilityScore, score_videos
 from deepstab.progress import progress
 from deepstab.stabilize.whole_video import warp_frame
 from deepstab.trajectory import second_difference
 from deepstab.video.frames import read_frames
-
-Image = NDArray[np.uint8]
-
-# Lengths are given at this frame width, as everywhere in the measures.
-_WIDTH_PX = 640
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +127,7 @@ def true_residual(
         of the shake at the corners, and `true_error_px`, the RMS distance of the corners from
         where the stable camera has them.
     """
-    size = {"width": _WIDTH_PX, "height": _WIDTH_PX / aspect}
+    size = {"width": REFERENCE_WIDTH_PX, "height": REFERENCE_WIDTH_PX / aspect}
     identity = torch.eye(2, 3, dtype=true.dtype).expand_as(true)
     values: dict[str, dict[str, float]] = {"true_jitter_px": {}, "true_error_px": {}}
     for row, thetas in corrections.items():

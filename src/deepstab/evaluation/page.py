@@ -23,14 +23,26 @@ from deepstab.evaluation.results import (
     worst_first,
 )
 from deepstab.evaluation.tables import GENERATED, MEASURES, Measure
+from deepstab.tracking import names
 from deepstab.tracking.run import Plain
 
 _NONE = "n/a"
 _MAX_PLAYERS_BYTES = 5_000_000
 _KEY_PARAMS = (
-    *("seed", "data.source", "model.head", "model.clip_length", "flow.width", "flow.height"),
-    *("train.epochs", "train.batch_size", "train.lr_g", "train.lr_d"),
-    *("loss.lambda_gan", "loss.lambda_pixel", "loss.lambda_vgg", "loss.lambda_smooth"),
+    "seed",
+    "data.source",
+    "model.head",
+    "model.clip_length",
+    "flow.width",
+    "flow.height",
+    "train.epochs",
+    "train.batch_size",
+    "train.lr_g",
+    "train.lr_d",
+    "loss.lambda_gan",
+    "loss.lambda_pixel",
+    "loss.lambda_vgg",
+    "loss.lambda_smooth",
 )
 # More columns would not fit a screen.
 _VIDEO_COLUMNS = {
@@ -39,28 +51,15 @@ _VIDEO_COLUMNS = {
     **dict.fromkeys(("cropped_ssim", "stability", "crop", "distortion"), ("stabilized",)),
 }
 _FACTS = {
-    "mlflow.source.git.commit": "commit",
-    "mlflow.source.git.branch": "branch",
-    "mlflow.source.git.dirty": "uncommitted changes",
-    "dvc.experiment": "experiment",
-    "python": "Python",
-    "platform": "platform",
-    "processor": "processor",
-    "gpu": "GPU",
+    names.COMMIT_TAG: "commit",
+    names.BRANCH_TAG: "branch",
+    names.DIRTY_TAG: "uncommitted changes",
+    names.EXPERIMENT_TAG: "experiment",
+    names.PYTHON_TAG: "Python",
+    names.PLATFORM_TAG: "platform",
+    names.PROCESSOR_TAG: "processor",
+    names.GPU_TAG: "GPU",
 }
-
-
-@dataclass(frozen=True)
-class Training:
-    """What the training stage left.
-
-    Attributes:
-        history: one row per epoch, as in reports/history.csv.
-        as_filmed: the input's own validation figures, as far as they are known.
-    """
-
-    history: History
-    as_filmed: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def render_page(
     manifest: Manifest,
     *,
     params: Mapping[str, Plain],
-    training: Training,
+    history: History,
     players: Path,
 ) -> str:
     """The page, the same bytes for the same arguments.
@@ -104,7 +103,7 @@ def render_page(
         evaluation: of all test videos.
         manifest: of the data.
         params: all parameters, dotted key to value.
-        training: learning curves.
+        history: of the training.
         players: folder of the before/after videos of the `NUM_SHOWN` worst.
     """
     environment = Environment(
@@ -130,7 +129,7 @@ def render_page(
         videos=[_video(video, scenes[video.name]) for video in ordered],
         shown=_shown(ordered[:NUM_SHOWN], scenes, players),
         max_frames=MAX_FRAMES,
-        curves=learning_charts(training.history, training.as_filmed),
+        curves=learning_charts(history),
         evaluation=evaluation,
         run_id=evaluation.run_id,
         facts={label: facts[tag] for tag, label in _FACTS.items() if tag in facts},

@@ -6,6 +6,7 @@ Both are drawn by matplotlib, the same bytes for the same figures.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,10 +28,15 @@ Series = Mapping[str, Sequence[float] | NDArray[np.float64]]
 """Row of `ROWS` -> values, all of one length."""
 
 History = Sequence[Mapping[str, float]]
-"""One row per epoch, as in reports/history.csv."""
+"""One row per epoch, as in reports/history.csv; NaN where an epoch has no such figure."""
 
 _LOSSES = ("total", "gan", "pixel", "vgg", "smooth", "identity", "discriminator")
-_VALIDATION = ("psnr", "cropped_ssim")
+_VALIDATION = {
+    "psnr": MEASURES["psnr"].title,
+    "cropped_ssim": MEASURES["cropped_ssim"].title,
+    "motion_error": "motion error, px @640",
+    "discriminator_accuracy": "discriminator accuracy",
+}
 _COLORS = {
     "input": "#c2571a",
     "baseline": "#177a5b",
@@ -80,48 +86,38 @@ def path_charts(video: VideoResult, *, num_frames: int) -> list[Chart]:
     """The camera path of one video in every row, as measured on its first frames."""
     signals = {row: _signals(path) for row, path in video.paths.items()}
     return [
-        _chart(title, {row: signals[row][title][:num_frames] for row in ROWS}, "frame", first=0)
+        _chart(title, {row: signals[row][title][:num_frames] for row in ROWS}, "frame")
         for title in signals["input"]
     ]
 
 
-def learning_charts(history: History, as_filmed: Mapping[str, float]) -> list[Chart]:
-    """Validation figures and training losses per epoch; losses that are switched off are not.
-
-    Args:
-        history: at least one epoch.
-        as_filmed: the input's own validation figures, as far as they are known.
-    """
-    titles = {f"validation {MEASURES[name].title}": name for name in _VALIDATION}
+def learning_charts(history: History) -> list[Chart]:
+    """Validation figures and training losses per epoch; losses that are switched off are not."""
+    titles = {f"validation {title}": name for name, title in _VALIDATION.items()}
     titles |= {f"training loss: {name}": name for name in _LOSSES}
-    charts = []
-    for title, name in titles.items():
-        values = [row[name] for row in history]
-        if any(values):
-            series = {"stabilized": values}
-            if name in as_filmed:
-                series = {"input": [as_filmed[name]] * len(values), **series}
-            charts.append(_chart(title, series, "epoch", first=1))
-    return charts
+    curves = {title: _curve(history, name) for title, name in titles.items()}
+    return [
+        _chart(title, {"stabilized": values}, "epoch", epochs)
+        for title, (epochs, values) in curves.items()
+        if any(values)
+    ]
 
 
-def loss_curves(history: History, as_filmed: Mapping[str, float]) -> Figure:
-    """Mean training terms per epoch, and validation PSNR and Cropped SSIM beside the input's."""
-    figure = Figure(figsize=(13, 3.6), layout="constrained")
-    left, *others = figure.subplots(1, 3)
-    epochs = [row["epoch"] for row in history]
+def loss_curves(history: History) -> Figure:
+    """Mean training terms per epoch, and the validation figures that there are."""
+    validation = {title: _curve(history, name) for name, title in _VALIDATION.items()}
+    validation = {title: curve for title, curve in validation.items() if any(curve[1])}
+    figure = Figure(figsize=(4.4 * (1 + len(validation)), 3.6), layout="constrained")
+    left, *others = figure.subplots(1, 1 + len(validation), squeeze=False)[0]
     for name in _LOSSES:
-        values = [row[name] for row in history]
+        epochs, values = _curve(history, name)
         if any(values):
             left.plot(epochs, values, marker=".", label=name)
     left.set(title="training loss, unweighted terms", xlabel="epoch", yscale="log")
     left.legend(fontsize="small")
-    for axes, name in zip(others, _VALIDATION, strict=True):
-        axes.plot(epochs, [row[name] for row in history], marker=".", label="stabilized")
-        if name in as_filmed:
-            axes.axhline(as_filmed[name], color="gray", linestyle="--", label="input")
-        axes.set(title=f"validation {MEASURES[name].title}", xlabel="epoch")
-        axes.legend(fontsize="small")
+    for axes, (title, curve) in zip(others, validation.items(), strict=True):
+        axes.plot(*curve, marker=".")
+        axes.set(title=f"validation {title}", xlabel="epoch")
     return figure
 
 
@@ -131,7 +127,7 @@ def camera_paths(video: VideoResult) -> Figure:
     signals = {row: _signals(path) for row, path in video.paths.items()}
     panels = figure.subplots(1, len(signals["input"]))
     for axes, title in zip(panels, signals["input"], strict=True):
-        _draw(axes, {row: signals[row][title] for row in ROWS}, first=0)
+        _draw(axes, {row: signals[row][title] for row in ROWS})
         # A name is not a formula, whatever characters it has.
         axes.set_title(f"video {video.name}: {title}", parse_math=False)
         axes.set_xlabel("frame")
@@ -152,10 +148,16 @@ def _signals(path: CameraPath) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _draw(axes: Axes, series: Series, *, first: int) -> None:
+def _curve(history: History, name: str) -> tuple[list[float], list[float]]:
+    """Epochs and values of one column, as far as it has any."""
+    rows = [row for row in history if not math.isnan(row.get(name, math.nan))]
+    return [row["epoch"] for row in rows], [row[name] for row in rows]
+
+
+def _draw(axes: Axes, series: Series, positions: Sequence[float] | None = None) -> None:
     for row, values in series.items():
         axes.plot(
-            range(first, first + len(values)),
+            range(len(values)) if positions is None else positions,
             values,
             label=row,
             color=_COLORS[row],
@@ -165,13 +167,15 @@ def _draw(axes: Axes, series: Series, *, first: int) -> None:
         )
 
 
-def _chart(title: str, series: Series, x_title: str, *, first: int) -> Chart:
+def _chart(
+    title: str, series: Series, x_title: str, positions: Sequence[float] | None = None
+) -> Chart:
     # The salt names the shapes inside the SVG: charts on one page must not share them.
     salt = f"{title}{sorted(series.items(), key=str)}"
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}):
         figure = Figure(figsize=_CHART_SIZE, layout="constrained")
         axes = figure.subplots()
-        _draw(axes, series, first=first)
+        _draw(axes, series, positions)
         axes.set_xlabel(x_title)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))

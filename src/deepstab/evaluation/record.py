@@ -22,10 +22,10 @@ from deepstab.evaluation.results import (
 from deepstab.models.checkpoints import Checkpoint
 from deepstab.stabilize.before_after import frame_strip, save_image, write_player
 from deepstab.tracking import names
+from deepstab.tracking.lockfile import read_lock
 from deepstab.tracking.provenance import read_provenance
 from deepstab.tracking.run import Tracker
 
-MEASURES_NAME = "measures.json"
 STRIP_NAME = "side_by_side.png"
 
 # Of the other rows, MLflow's charts get these alone; the report has all.
@@ -49,6 +49,20 @@ def describe(measured: Sequence[Measured], checkpoint: Checkpoint, *, run_id: st
     )
 
 
+def log_origin(tracker: Tracker, *, params_file: Path, lock: Path, checkpoint: Path) -> None:
+    """Log what a rerun needs: an evaluation may be a run of its own, not that of its training.
+
+    Args:
+        tracker: the run.
+        params_file: logged as it is.
+        lock: dvc.lock, logged as far as it led to the checkpoint.
+        checkpoint: that is measured.
+    """
+    tracker.log_text(params_file.read_bytes().decode(), names.PARAMS_FILE)
+    if locked := read_lock(lock, checkpoint=checkpoint):
+        tracker.log_text(locked, names.LOCK_FILE)
+
+
 def write_files(
     measured: Sequence[Measured],
     evaluation: Evaluation,
@@ -67,11 +81,11 @@ def write_files(
         reports: folder to write to.
     """
     means = mean_measures(evaluation.videos)
-    evaluation.save(reports / MEASURES_NAME)
+    evaluation.save(reports / Path(names.MEASURES_FILE).name)
     metrics = metrics_json(means, manifest, run_id=evaluation.run_id)
-    (reports / "metrics.json").write_text(metrics)
+    (reports / Path(names.METRICS_FILE).name).write_text(metrics)
     (reports / "scores.json").write_text(scores_json(means))
-    (reports / "per_video.csv").write_text(per_video_csv(evaluation.videos))
+    (reports / Path(names.PER_VIDEO_FILE).name).write_text(per_video_csv(evaluation.videos))
     strip = frame_strip({one.result.name: one.frames for one in measured[:NUM_SHOWN]})
     save_image(strip, reports / STRIP_NAME)
     unstable = {pair.name: raw / pair.unstable.path for pair in manifest.pairs}
@@ -97,8 +111,8 @@ def log_files(tracker: Tracker, evaluation: Evaluation, manifest: Manifest, repo
         measures = means if row == "stabilized" else _COMPARED
         values = {f"{names.TEST_PREFIX}{row}/{name}": means[name][row] for name in measures}
         tracker.log_metrics(values, step=0)
-    for name in ("metrics.json", "per_video.csv", MEASURES_NAME):
-        tracker.log_artifact(reports / name, names.REPORTS_FOLDER)
+    for file in (names.METRICS_FILE, names.PER_VIDEO_FILE, names.MEASURES_FILE):
+        tracker.log_artifact(reports / Path(file).name, names.REPORTS_FOLDER)
     tracker.log_artifact(reports / STRIP_NAME, names.PLOTS_FOLDER)
     for path in sorted((reports / names.VIDEOS_FOLDER).iterdir()):
         tracker.log_artifact(path, names.VIDEOS_FOLDER)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from deepstab.data.manifest import Manifest
 from deepstab.errors import DataError
+from deepstab.metrics.ratios import geometric_mean
 from deepstab.metrics.stability import CameraPath
 
 ROWS = ("input", "baseline", "untrained", "stabilized")
@@ -116,7 +117,7 @@ def mean_measures(videos: Sequence[VideoResult]) -> dict[str, dict[str, float]]:
         row: means["jitter_px"][row] / means["jitter_px"]["input"] for row in ROWS
     }
     means["jitter_ratio_geomean"] = {
-        row: float(np.exp(np.mean(np.log(jitter[row] / jitter["input"])))) for row in ROWS
+        row: geometric_mean(list(jitter[row] / jitter["input"])) for row in ROWS
     }
     return means
 

@@ -72,5 +72,6 @@ def summary(means: Means, manifest: Manifest) -> str:
 
 
 def read_history(text: str) -> list[dict[str, float]]:
-    """The rows of reports/history.csv."""
-    return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(io.StringIO(text))]
+    """The rows of reports/history.csv; an empty cell is NaN."""
+    rows = csv.DictReader(io.StringIO(text))
+    return [{name: float(value or "nan") for name, value in row.items()} for row in rows]

@@ -21,7 +21,14 @@ from deepstab.tracking import names
 
 _GIVE_UP_S = 60.0
 # Parameters that may name a folder or a file outside git.
-_PATH_PARAMS = ("data.kaggle_root", "data.flights.photos", "loss.vgg_weights")
+_PATH_PARAMS = (
+    "data.kaggle_root",
+    "data.flights.photos",
+    "data.videos.folder",
+    "loss.vgg_weights",
+)
+# Fetched already, it need not come from the web once more.
+_MATERIAL = Path("data/material")
 
 
 class Worktree:
@@ -59,8 +66,8 @@ class Worktree:
 
     def link_inputs(self, params: Mapping[str, str]) -> None:
         """Link what parameters name by a relative path and git does not hold: videos, photos."""
-        for name in _PATH_PARAMS:
-            given = Path(params[name])
+        named = [Path(params[name]) for name in _PATH_PARAMS if name in params]
+        for given in (*named, _MATERIAL):
             if not given.is_absolute() and ".." not in given.parts:
                 _link_missing(self.root / given, self.project / given)
 

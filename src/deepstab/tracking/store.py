@@ -27,7 +27,6 @@ from deepstab.tracking.connection import (
     shown,
     tracking_uri,
 )
-from deepstab.tracking.model import send_model
 from deepstab.tracking.outbox import Point, Status, Tag
 from deepstab.tracking.provenance import read_provenance
 from deepstab.tracking.run import Plain, Run, Tracker
@@ -229,6 +228,8 @@ class _Store:
         self._client.log_artifact(run_id, str(path), folder or None)
 
     def send_model(self, run_id: str, folder: Path) -> None:
+        from deepstab.tracking.model import send_model  # torch: a command must not wait for it
+
         send_model(self._client, run_id, folder)
 
 

@@ -118,15 +118,8 @@ class VideoReader:
         last_pts: int | None = None
         try:
             for image in self._images(progress, on_packet):
-                if image.is_corrupt:
-                    raise self._damaged(index)
                 size = size or (image.width, image.height)
-                if size != (image.width, image.height):
-                    raise VideoError(
-                        f"video {self.path} changes size at frame {index}, from "
-                        f"{size[0]}x{size[1]} to {image.width}x{image.height}; "
-                        "convert it to one size"
-                    )
+                self._check_frame(image, index, size)
                 pts = progress.next_dts() if self._times_by_packet else image.pts
                 if pts is None:
                     pts = 0 if last_pts is None else last_pts + frame_step
@@ -188,6 +181,15 @@ class VideoReader:
             VideoError: its color matrix is not supported.
         """
         return color.to_rgb(frame.image, self.tags(frame), size)
+
+    def _check_frame(self, image: av.VideoFrame, index: int, size: tuple[int, int]) -> None:
+        if image.is_corrupt:
+            raise self._damaged(index)
+        if (image.width, image.height) != size:
+            raise VideoError(
+                f"video {self.path} changes size at frame {index}, from {size[0]}x{size[1]} to "
+                f"{image.width}x{image.height}; convert it to one size"
+            )
 
     def _damaged(self, index: int) -> VideoError:
         return VideoError(f"video {self.path} is damaged at frame {index}; replace the file")

@@ -8,7 +8,7 @@ import pytest
 import skimage
 import torch
 
-from deepstab.config import FlightParams, Params
+from deepstab.config import FaultParams, FlightParams, Params
 from deepstab.data import flights
 from deepstab.data.manifest import Manifest
 from deepstab.data.rendering import Flight
@@ -19,7 +19,7 @@ from deepstab.evaluation.measure import true_residual
 from deepstab.files import sha256_of
 from deepstab.geometry import similarity_to_theta
 from deepstab.stabilize.whole_video import warp_frame
-from deepstab.video.frames import read_frames
+from deepstab.video.frames import count_frames, probe, read_frames
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,26 @@ def test_the_true_motion_is_what_the_frames_do(tiny_raw: Path) -> None:
             for moved in (0 * thetas + still, thetas, 2 * still - thetas)
         )
         assert with_motion < 0.6 * without < 0.6 * backwards
+
+
+def test_a_flight_with_every_fault_is_dark_slow_rolling_and_compressed(
+    tmp_path: Path, params: FlightParams
+) -> None:
+    faulty = params.model_copy(
+        update={
+            "num_flights": 3,
+            "faults": FaultParams(**dict.fromkeys(FaultParams.model_fields, 1.0)),
+        }
+    )
+    _, truths = flights.render_flights(tmp_path, params=faulty, photos=Path("skimage"), seed=1)
+    for name, path in truths.items():
+        truth = Truth.load(tmp_path / path)
+        assert 0 < truth.readout <= 0.8
+        assert not np.isnan(truth.motion).any()
+        stable, unstable = (tmp_path / side / f"{name}.mp4" for side in ("stable", "unstable"))
+        assert float(probe(unstable).frame_rate) == pytest.approx(10)
+        assert count_frames(unstable) == count_frames(stable) == len(truth.motion) == 40
+        assert unstable.stat().st_size < stable.stat().st_size
 
 
 def test_the_path_of_a_flight_is_smooth(params: FlightParams) -> None:

@@ -170,9 +170,8 @@ def test_mirrored_clips_keep_flow_and_true_motion_together(tiny_index: ShardInde
         # Roll too: the part of the motion that differs between two halves of the frame.
         kinds.add(tuple((clip["motion"][1:, :3].mean(dim=0) > 0).tolist()))
     assert len(kinds) > 3
-    # In some the flow fails, in the dark or behind something near.
     assert np.median(ratios) < 0.5
-    assert np.mean(np.array(ratios) < 0.8) > 0.75
+    assert max(ratios) < 0.8
 
 
 def test_a_mirrored_roll_turns_the_other_way() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from deepstab.config import Params, flatten
 from deepstab.data.manifest import Manifest, VideoFile, VideoPair
-from deepstab.evaluation.draw import draw_report, read_training
+from deepstab.evaluation.draw import draw_report
 from tests.unit.evaluation.test_results import evaluation, video
 
 
@@ -18,8 +18,8 @@ from tests.unit.evaluation.test_results import evaluation, video
 def reports(tmp_path: Path) -> Path:
     """What evaluate and train leave, of one video in a folder."""
     names = "epoch,gan,pixel,vgg,smooth,identity,total,discriminator,psnr,cropped_ssim"
-    (tmp_path / "history.csv").write_text(f"{names}\n1,1,1,0,1,1,1,1,30.5,0.9\n")
-    (tmp_path / "train.json").write_text('{"val_psnr": 30.5, "input_psnr": 28.25}')
+    rows = "0,,,,,,,,30.1,0.8\n1,1,1,0,1,1,1,1,30.5,0.9\n"
+    (tmp_path / "history.csv").write_text(f"{names}\n{rows}")
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a_b.mp4").write_bytes(b"video")
     return tmp_path
@@ -39,12 +39,6 @@ def test_every_file_is_drawn_and_named(reports: Path, tiny_params: Params) -> No
     assert drawn[2].read_text().startswith("<!doctype html>")
     assert (reports / "summary.txt").read_text() == summary
     assert "GENERATED" not in summary
-
-
-def test_the_inputs_own_figures_are_read_where_training_left_them(reports: Path) -> None:
-    training = read_training(reports)
-    assert training.as_filmed == {"psnr": 28.25}
-    assert training.history[0]["psnr"] == 30.5
 
 
 def test_drawing_loads_no_networks() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from deepstab.config import Params, flatten
 from deepstab.data.manifest import Manifest, VideoFile, VideoPair
-from deepstab.evaluation.page import Training, render_page
+from deepstab.evaluation.page import render_page
 from deepstab.evaluation.results import ROWS, file_name
 from tests.unit.evaluation.test_plots import history
 from tests.unit.evaluation.test_results import evaluation, video
@@ -49,7 +49,7 @@ def arguments(tmp_path: Path, tiny_params: Params) -> dict[str, Any]:
         "evaluation": evaluation(*videos),
         "manifest": Manifest("flights", "flights", tuple(pairs), ()),
         "params": flatten(tiny_params),
-        "training": Training(history=history(30.0, 31.0), as_filmed={}),
+        "history": history(30.0, 31.0),
         "players": tmp_path,
     }
 

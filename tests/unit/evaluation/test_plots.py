@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import xml.etree.ElementTree as ET
 
@@ -47,21 +48,31 @@ def test_the_words_and_the_axis_say_what_the_first_frames_do() -> None:
 
 
 @pytest.mark.parametrize("psnr", [[32.0], [32.0026, 32.0895], [-5e4, 1e6]])
-def test_losses_that_are_off_are_not_drawn_and_the_input_is_where_it_is_known(
-    psnr: list[float],
-) -> None:
-    charts = {one.title: one for one in learning_charts(history(*psnr), {"psnr": 30.0})}
+def test_losses_that_are_off_are_not_drawn(psnr: list[float]) -> None:
+    charts = {one.title: one for one in learning_charts(history(*psnr))}
     assert "training loss: vgg" not in charts
     assert len(charts) == 2 + len(LOSSES) - 1
-    assert "var(--input)" in charts["validation PSNR, dB"].svg
-    assert "var(--input)" not in charts["validation Cropped SSIM"].svg
+
+
+def test_epoch_zero_has_validation_alone_and_columns_may_come() -> None:
+    nothing_trained = dict.fromkeys((*LOSSES, "discriminator_accuracy"), math.nan)
+    start = {"epoch": 0, **nothing_trained, "psnr": 29.0, "cropped_ssim": 0.5, "motion_error": 2.0}
+    rows = [start, *(row | {"motion_error": 0.25} for row in history(30.0, 31.0))]
+    charts = {one.title: one for one in learning_charts(rows)}
+    assert "from 29 to 31" in charts["validation PSNR, dB"].description
+    assert "from 2 to 0.25" in charts["validation motion error, px @640"].description
+    assert "from 1 to 1" in charts["training loss: pixel"].description
+    assert "validation discriminator accuracy" not in charts
+    losses, psnr, _, motion = loss_curves(rows).axes
+    assert list(losses.lines[0].get_xdata()) == [1, 2]
+    assert list(psnr.lines[0].get_xdata()) == [0, 1, 2]
+    assert list(motion.lines[0].get_ydata()) == [2.0, 0.25, 0.25]
 
 
 def test_figures_hold_the_values() -> None:
-    left, psnr, ssim = loss_curves(history(30.0, 31.0), {"psnr": 28.0}).axes
+    left, psnr, _ = loss_curves(history(30.0, 31.0)).axes
     assert {line.get_label() for line in left.lines} == {*LOSSES} - {"vgg"}
-    assert [list(line.get_ydata()) for line in psnr.lines] == [[30.0, 31.0], [28.0, 28.0]]
-    assert len(ssim.lines) == 1
+    assert [list(line.get_ydata()) for line in psnr.lines] == [[30.0, 31.0]]
     x, y, roll = camera_paths(video("no $formula_")).axes
     assert x.get_title() == "video no $formula_: x, px @640"
     for axes, last in ((x, 19.0), (y, -19.0), (roll, np.degrees(19 / 7))):

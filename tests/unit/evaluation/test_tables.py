@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from deepstab.data.manifest import Manifest
 from deepstab.evaluation.results import ROWS, mean_measures
 from deepstab.evaluation.tables import GENERATED, MEASURES, read_history, summary
@@ -25,8 +27,8 @@ def test_generated_data_are_said_so_first() -> None:
     assert GENERATED not in summary(means, Manifest("auto", "kaggle", (), ()))
 
 
-def test_history_is_numbers_by_name() -> None:
-    assert read_history("epoch,psnr\n1,30.5\n2,31\n") == [
-        {"epoch": 1.0, "psnr": 30.5},
-        {"epoch": 2.0, "psnr": 31.0},
-    ]
+def test_history_is_numbers_by_name_and_nothing_is_nan() -> None:
+    start, first = read_history("epoch,psnr,gan\n0,30.5,\n1,31,0.25\n")
+    assert (start["epoch"], start["psnr"]) == (0.0, 30.5)
+    assert math.isnan(start["gan"])
+    assert first == {"epoch": 1.0, "psnr": 31.0, "gan": 0.25}

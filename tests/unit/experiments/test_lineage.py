@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -186,3 +188,12 @@ def test_durations_are_found_by_what_was_made(tmp_path: Path) -> None:
     remember_duration("flow", 2.0, digest="b" * 64, scratch=tmp_path)
     digests = {"flow": "a" * 64, "download": "a" * 64}
     assert recall_durations(digests, scratch=tmp_path) == {"duration_s/flow": 12.346}
+
+
+def test_who_only_asks_the_store_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys, deepstab.tracking.store, deepstab.experiments.registry\n"
+        "import deepstab.experiments.lineage\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

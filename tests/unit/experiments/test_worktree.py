@@ -103,14 +103,20 @@ def test_the_parameter_file_is_the_runs_to_the_byte(repository: Path) -> None:
 
 def test_videos_outside_git_are_linked(repository: Path) -> None:
     (repository / "videos" / "1.mp4").write_bytes(b"video")
+    (repository / "data" / "material" / "video").mkdir(parents=True)
+    (repository / "data" / "material" / "video" / "a.mp4").write_bytes(b"fetched")
+    (repository.parent / ".git" / "info" / "exclude").write_text("material\n")
     params = {
         "data.kaggle_root": "videos",
         "data.flights.photos": "skimage",
+        "data.videos.folder": "material",
         "loss.vgg_weights": "/elsewhere/vgg19.pth",
     }
     with worktree_at("HEAD", root=repository) as tree:
         tree.link_inputs(params)
         assert (tree.project / "videos" / "1.mp4").read_bytes() == b"video"
+        fetched = tree.project / "data" / "material" / "video" / "a.mp4"
+        assert fetched.read_bytes() == b"fetched"
         assert not (tree.project / "videos" / "README.md").is_symlink()
         assert git(tree.project, "status", "--porcelain") == ""
     assert (repository / "videos" / "1.mp4").read_bytes() == b"video"
