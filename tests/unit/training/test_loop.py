@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from deepstab.config import Params, parse_params
-from deepstab.data.clips import RandomClips
 from deepstab.data.shards import ShardIndex
 from deepstab.errors import CheckpointError, ShardError, TrainingError
 from deepstab.models import checkpoints
@@ -17,8 +16,6 @@ from deepstab.tracking.names import BEST_NAME, FINAL_NAME
 from deepstab.tracking.run import Tracker
 from deepstab.training import loop
 from deepstab.training.loop import train
-from deepstab.training.losses import motion_error_px
-from deepstab.training.step import build_networks, stabilize_clip, train_step
 from tests.conftest import ROOT, with_values
 
 
@@ -79,51 +76,62 @@ def test_resumed_training_equals_uninterrupted(
     assert not list((tmp_path / "cut/scratch").glob("*"))
 
 
-def test_one_clip_can_be_overfitted_by_the_motion_head(
-    tiny_index: ShardIndex, tiny_params: Params
+def test_epoch_0_is_the_networks_as_initialized(
+    tiny_index: ShardIndex, tiny_params: Params, tmp_path: Path
 ) -> None:
-    only_motion = {"lambda_gan": 0.0, "lambda_smooth": 0.0, "lambda_pixel": 0.0}
-    loss = tiny_params.loss.model_copy(update={**only_motion, "lambda_motion": 1.0})
-    faster = tiny_params.train.model_copy(update={"lr_g": 3e-3})
-    torch.manual_seed(0)
-    networks = build_networks(tiny_params.model, faster, perceptual=None)
-    item = RandomClips(tiny_index, clip_length=12, windows_per_video=1, seed=1)[0]
-    clip = {key: value[None] for key, value in item.items()}
-    # A third of the frame moves on its own.
-    clip["flow"][..., :22] += 3.0
-
-    def error_px() -> float:
-        with torch.no_grad():
-            found = networks.generator(clip["unstable"], clip["flow"], clip["aspect"]).estimate
-        return float(
-            motion_error_px(found.motion, clip["motion"], clip["aspect"]).norm(dim=-1).mean()
-        )
-
-    untrained = error_px()
-    accelerator = loop._accelerator(tiny_params.train)
-    for step in range(60):
-        train_step(networks, clip, loss, accelerator, step=step)  # type: ignore[arg-type]
-    assert error_px() < 0.5 * untrained
-
-
-def test_one_clip_can_be_overfitted_by_the_plain_regressor(
-    tiny_index: ShardIndex, tiny_params: Params
-) -> None:
-    loss = tiny_params.loss.model_copy(
-        update={"lambda_gan": 0.0, "lambda_smooth": 0.0, "lambda_identity": 0.0}
+    result = train(
+        tiny_index,
+        params=tiny_params,
+        vgg19=None,
+        destination=tmp_path,
+        scratch=tmp_path / "scratch",
+        tracker=Tracker(),
     )
-    model = tiny_params.model.model_copy(update={"head": "fc"})
-    faster = tiny_params.train.model_copy(update={"lr_g": 3e-3})
-    networks = build_networks(model, faster, perceptual=None)
-    item = RandomClips(tiny_index, clip_length=12, windows_per_video=1, seed=1)[0]
-    clip = {key: value[None] for key, value in item.items()}
-    accelerator = loop._accelerator(tiny_params.train)
-    untouched = float((clip["unstable"] - clip["stable"]).abs().mean())
-    for step in range(120):
-        values = train_step(networks, clip, loss, accelerator, step=step)  # type: ignore[arg-type]
-    stabilized = stabilize_clip(networks.generator, clip)  # type: ignore[arg-type]
-    assert float((stabilized - clip["stable"]).abs().mean()) < 0.6 * untouched
-    assert values["pixel"] < 0.6 * untouched
+    first, *trained = result.history
+    assert set(first) == {"epoch", "psnr", "cropped_ssim", "motion_error", "discriminator_accuracy"}
+    assert [row["epoch"] for row in result.history] == [0, 1, 2]
+    assert all("total" in row for row in trained)
+    assert result.best.epoch in (1, 2)
+    # Its row has no training terms.
+    header, row, *_ = (line.split(",") for line in loop.history_csv(result.history).splitlines())
+    assert row[header.index("total")] == ""
+
+
+def test_learning_rates_fall_to_a_twentieth(tiny_index: ShardIndex, tiny_params: Params) -> None:
+    settings = {"epochs": 3, "lr_g": 0.02, "lr_d": 0.004, "lr_decay": "cosine"}
+    rates = {}
+    for decay in ("cosine", "none"):
+        params = tiny_params.train.model_copy(update=settings | {"lr_decay": decay})
+        training = loop._Training(
+            tiny_index,
+            params=tiny_params.model_copy(update={"train": params}),
+            vgg19=None,
+            tracker=Tracker(),
+        )
+        networks = training._networks
+        for epoch in (1, 2, 3):
+            training._set_learning_rates(epoch)
+            optimizers = (networks.optimizer_g, networks.optimizer_d)
+            rates[decay, epoch] = [each.param_groups[0]["lr"] for each in optimizers]
+    assert rates["cosine", 1] == pytest.approx([0.02, 0.004])
+    assert rates["cosine", 2] == pytest.approx([0.525 * 0.02, 0.525 * 0.004])
+    assert rates["cosine", 3] == pytest.approx([0.001, 0.0002])
+    assert rates["none", 1] == rates["none", 3] == [0.02, 0.004]
+
+
+def test_a_figure_that_is_not_known_cannot_select(
+    tiny_index: ShardIndex,
+    tiny_params: Params,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    without = {"psnr": 30.0, "cropped_ssim": 0.9}
+    monkeypatch.setattr(loop._Training, "_validate", lambda _: without)
+    recorder = Recorder()
+    with pytest.raises(TrainingError, match="no true motion; set it to psnr") as caught:
+        run(tiny_index, tiny_params, tmp_path, recorder)
+    assert "\n" not in str(caught.value)
+    assert recorder.points == []  # before the first step
 
 
 def test_checkpoints_carry_what_made_them(
@@ -139,7 +147,7 @@ def test_checkpoints_carry_what_made_them(
         assert found.build_generator().training is False
     best = checkpoints.load(tmp_path / "checkpoints" / BEST_NAME)
     final = checkpoints.load(tmp_path / "checkpoints" / FINAL_NAME)
-    assert best.validation["psnr"] >= final.validation["psnr"]
+    assert best.validation["motion_error"] <= final.validation["motion_error"]
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_term_and_keeps_the_best(
@@ -234,6 +242,8 @@ def test_weights_of_another_architecture_are_refused(
 
 
 def test_history_is_plain_csv() -> None:
-    text = loop.history_csv([{"epoch": 1, "psnr": 30.123456789}, {"epoch": 2, "psnr": 31.0}])
-    assert text == "epoch,psnr\n1,30.1235\n2,31\n"
+    text = loop.history_csv(
+        [{"epoch": 0, "psnr": 30.123456789}, {"epoch": 1, "psnr": 31.0, "total": 2.0}]
+    )
+    assert text == "epoch,psnr,total\n0,30.1235,\n1,31,2\n"
     assert json.dumps(text)
