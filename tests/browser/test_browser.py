@@ -174,7 +174,7 @@ def test_two_runs_are_compared(
     expect(unchanged).to_be_visible()
     page.get_by_text("Show diff only").first.click()
     expect(unchanged).to_be_hidden()
-    for value in ("0.0002", "0.001"):
+    for value in ("0.0002", "0.002"):
         expect(row.get_by_text(value, exact=True)).to_be_visible()
     row.scroll_into_view_if_needed()
     expect(page.get_by_text("cropped_ssim", exact=True)).to_be_visible()
@@ -211,7 +211,7 @@ def test_the_report_plays_and_needs_nothing(
     for row in ("baseline", "untrained"):
         expect(page.get_by_role("columnheader", name=row).first).to_be_visible()
     charts = page.locator("[role=img] > svg")
-    assert charts.count() == 3 + 2 + 6  # camera path, validation, losses that are on
+    assert charts.count() == 3 + 4 + 7  # camera path, validation, losses that are on
     page.get_by_text("x, px @640", exact=True).scroll_into_view_if_needed()
     axis = charts.first.get_by_text("frame", exact=True)
     expect(axis).to_be_visible()

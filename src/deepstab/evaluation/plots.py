@@ -30,7 +30,7 @@ Series = Mapping[str, Sequence[float] | NDArray[np.float64]]
 History = Sequence[Mapping[str, float]]
 """One row per epoch, as in reports/history.csv; NaN where an epoch has no such figure."""
 
-_LOSSES = ("total", "gan", "pixel", "vgg", "smooth", "identity", "discriminator")
+_LOSSES = ("total", "motion", "gan", "pixel", "vgg", "smooth", "identity", "discriminator")
 _VALIDATION = {
     "psnr": MEASURES["psnr"].title,
     "cropped_ssim": MEASURES["cropped_ssim"].title,
@@ -114,7 +114,7 @@ def loss_curves(history: History) -> Figure:
         if any(values):
             left.plot(epochs, values, marker=".", label=name)
     left.set(title="training loss, unweighted terms", xlabel="epoch", yscale="log")
-    left.legend(fontsize="small")
+    left.legend(fontsize="small", ncols=2)
     for axes, (title, curve) in zip(others, validation.items(), strict=True):
         axes.plot(*curve, marker=".")
         axes.set(title=f"validation {title}", xlabel="epoch")
