@@ -5,70 +5,32 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import skimage
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from deepstab.config import ModelParams, Params
+from deepstab.data.flow import with_flow
 from deepstab.data.manifest import Manifest
 from deepstab.data.sources import MANIFEST_NAME
 from deepstab.data.truth import Truth
 from deepstab.errors import CheckpointError
 from deepstab.metrics.stability import score_video
+from deepstab.metrics.track import track_jitter
 from deepstab.models.checkpoints import Checkpoint, Origin
 from deepstab.models.generator import StabGenerator
-from deepstab.stabilize.estimates import estimate_thetas
+from deepstab.stabilize.estimates import estimate_motion
 from deepstab.stabilize.whole_video import (
     Crop,
     Encoding,
     Stabilization,
+    plan_motion,
     stabilize_video,
     warp_frame,
 )
 from deepstab.video.frames import probe, read_comment, read_frames
 from deepstab.video.rewrite import rewrite_planes
-
-
-@pytest.fixture(scope="module")
-def model(tiny_params: Params) -> ModelParams:
-    return tiny_params.model
-
-
-def thetas_of(generator: StabGenerator, flow: Tensor) -> np.ndarray:
-    def read_window(start: int, num_frames: int) -> tuple[Tensor, Tensor]:
-        window = slice(start, start + num_frames)
-        return torch.full((3, num_frames, 64, 64), 0.5), flow[:, window]
-
-    return estimate_thetas(
-        generator,
-        read_window,
-        num_frames=flow.shape[1],
-        aspect=1.5,
-        clip_length=12,
-        window_stride=3,
-    )
-
-
-@pytest.mark.parametrize("num_frames", [1, 2, 11, 12, 13, 40])
-def test_one_theta_per_frame_whatever_the_length(model: ModelParams, num_frames: int) -> None:
-    flow = torch.randn(2, num_frames, 64, 64)
-    thetas = thetas_of(StabGenerator(model).eval(), flow)
-    assert thetas.shape == (num_frames, 2, 3)
-    assert np.isfinite(thetas).all()
-
-
-def test_no_jump_at_the_seams_of_windows(model: ModelParams) -> None:
-    # A slow sway over many windows: the blended correction must be as smooth as the path.
-    times = torch.arange(60.0)
-    motion = 0.5 * torch.cos(2 * torch.pi * times / 40)
-    flow = torch.zeros(2, 60, 64, 64)
-    flow[0] = motion[:, None, None]
-    thetas = thetas_of(StabGenerator(model).eval(), flow)
-    shift_px = thetas[:, 0, 2] * 32
-    steps = np.abs(np.diff(shift_px[12:-12], n=2))
-    assert steps.max() < 0.1
 
 
 def test_identity_leaves_the_frame_as_it_is() -> None:
@@ -82,6 +44,56 @@ def test_warp_repeats_the_edge() -> None:
     moved = warp_frame(image, np.array([[1.0, 0, 0.5], [0, 1, 0]]))  # two px to the left
     assert (moved[:, -3:] == 200).all()
     assert (moved[:, :-3] == 0).all()
+
+
+def test_a_bent_theta_is_rendered_as_it_is_written() -> None:
+    # x -> x + .1 x^2: toward both sides it looks further right; a ramp shows how far.
+    ramp = np.tile(np.arange(0, 200, 2, dtype=np.uint8), (10, 1))
+    bent = np.array([[1.0, 0, 0, 0.1, 0, 0], [0, 1.0, 0, 0, 0, 0]])
+    x = (2 * np.arange(100) + 1) / 100 - 1
+    looked_at = ((x + 0.1 * x**2 + 1) * 50 - 0.5).clip(0, 99)
+    assert np.abs(warp_frame(ramp, bent) - 2 * looked_at).max() <= 1
+
+
+def rolling_shutter(num_frames: int) -> list[NDArray[np.uint8]]:
+    """A photo that shakes quickly while the rows of a frame are read, one after the other."""
+    photo = cv2.resize(skimage.data.astronaut(), (480, 360), interpolation=cv2.INTER_AREA)
+    columns, rows = np.meshgrid(np.arange(256, dtype=np.float32), np.arange(192, dtype=np.float32))
+    frames = []
+    for number in range(num_frames):
+        time = number + 0.8 * (rows / 192 - 0.5)
+        at_x = columns + 112 + 6 * np.sin(2 * np.pi * time / 5.3)
+        at_y = rows + 84 + 3 * np.cos(2 * np.pi * time / 7.1)
+        maps = at_x.astype(np.float32), at_y.astype(np.float32)
+        frames.append(np.asarray(cv2.remap(photo, *maps, cv2.INTER_CUBIC), np.uint8))
+    return frames
+
+
+def test_a_rolling_shutter_wobbles_less_than_without_its_wobble(untrained: Checkpoint) -> None:
+    frames = rolling_shutter(32)
+    network = untrained.params
+    flow = network.flow.model_copy(update={"width": 128, "height": 128})
+    small = [cv2.resize(frame, (128, 128), interpolation=cv2.INTER_AREA) for frame in frames]
+    moved = estimate_motion(
+        with_flow(iter(small), flow),  # type: ignore[arg-type]
+        untrained.build_generator(),
+        aspect=256 / 192,
+        context_frames=network.model.learned_steps + 1,
+    )
+    planned = plan_motion(
+        moved, Crop("auto", 0.2), period=60, wobble_sigma=network.model.wobble_sigma
+    )
+    straight = dataclasses.replace(planned, wobble=np.zeros_like(planned.wobble))
+    left = {
+        name: track_jitter(
+            warp_frame(frame, theta) for frame, theta in zip(frames, plan.thetas(), strict=True)
+        )
+        for name, plan in (("bent", planned), ("straight", straight))
+    }
+    for tracker in ("lucas-kanade", "dis"):
+        bent, without = left["bent"][tracker], left["straight"][tracker]
+        assert bent.beyond_similarity_px < 0.8 * without.beyond_similarity_px
+        assert bent.jitter_px < without.jitter_px
 
 
 def stabilize(

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deepstab.stabilize.wobble import apply_bent, bend, filled_zoom, pixel_map, quick_part
+from deepstab.stabilize.wobble import (
+    apply_bent,
+    bend,
+    filled_share,
+    filled_zoom,
+    pixel_map,
+    quick_part,
+)
 
 Floats = NDArray[np.float64]
 
@@ -89,6 +96,26 @@ def test_one_frame_that_bends_decides() -> None:
     bent = bend(np.repeat(np.eye(2, 3)[None], 3, axis=0), np.zeros((3, 6, 2)), 1.0)
     bent[1, 1, 2] = 0.05
     assert filled_zoom(bent) == pytest.approx(0.95, abs=2e-4)
+
+
+def test_filled_share_holds_back_what_would_show_what_was_not_filmed() -> None:
+    # Zoomed to .9 there is .1 of room on every side; the frames are shifted by 0, .05, .2 and -.4.
+    thetas = np.repeat(0.9 * np.eye(2, 3)[None], 4, axis=0)
+    wobble = np.zeros((4, 6, 2))
+    wobble[:, 0, 0] = [0, 0.05, 0.2, -0.4]
+    found = filled_share(thetas, wobble, 1.0)
+    np.testing.assert_allclose(found, [1, 1, 0.5, 0.25], atol=2e-4)
+
+
+def test_a_frame_is_not_stretched_by_more_than_a_percent() -> None:
+    # x grows by .05 in every other frame: a stretch of about as much, to and fro.
+    wobble = np.zeros((40, 6, 2))
+    wobble[:, 1, 0] = 0.05 * (-1.0) ** np.arange(40)
+    quick = quick_part(wobble, sigma=4, cuts=[])
+    np.testing.assert_allclose(np.abs(quick[8:-8, 1, 0]), 0.01)
+    # A quarter of a percent is let be.
+    little = quick_part(wobble / 20, sigma=4, cuts=[])[8:-8, 1, 0]
+    np.testing.assert_allclose(np.ptp(little), 0.0025, atol=2e-4)
 
 
 def wobble_of(path: Floats) -> Floats:
