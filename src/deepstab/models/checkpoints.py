@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -222,7 +222,7 @@ class Origin:
         return f"Stabilized by DeepStab-GAN: run {run}, generator {self.generator_sha256}"
 
     @classmethod
-    def find(cls, comment: str) -> Self | None:
+    def find(cls, comment: str) -> Origin | None:
         """The last such line of a comment, or None."""
         found = _ORIGIN_LINE.findall(comment)
         if not found:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from deepstab.image import REFERENCE_WIDTH_PX
 from deepstab.stabilize.wobble import border_points, displacement
 
 Floats = NDArray[np.float64]
@@ -232,7 +233,7 @@ def path_px(motion: Floats, *, cuts: list[int], aspect: float) -> Floats:
     """Motions summed up: (num_frames, 4), x and y in px at width 640; still across cuts."""
     motion = motion.copy()
     motion[[0, *cuts]] = 0
-    motion[:, :2] *= 320 / np.sqrt(aspect)
+    motion[:, :2] *= REFERENCE_WIDTH_PX / 2 / np.sqrt(aspect)
     path: Floats = np.cumsum(motion, axis=0)
     return path
 

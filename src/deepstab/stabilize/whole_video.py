@@ -17,6 +17,7 @@ from deepstab.config import NetworkParams
 from deepstab.data.flow import with_flow
 from deepstab.errors import CheckpointError
 from deepstab.geometry import theta_to_pixels
+from deepstab.image import Image
 from deepstab.models.checkpoints import Checkpoint, Origin
 from deepstab.models.generator import StabGenerator
 from deepstab.stabilize.estimates import VideoMotion, estimate_motion
@@ -33,8 +34,6 @@ from deepstab.video.ahead import ahead
 from deepstab.video.color import Planes
 from deepstab.video.frames import probe, read_frames
 from deepstab.video.rewrite import rewrite_planes
-
-Image = NDArray[np.uint8]
 
 AUTO_CROP_FRACTION = 0.2
 """The most that `Crop("auto", ...)` may cut away in `deepstab stabilize` and in the evaluation."""

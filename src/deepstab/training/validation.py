@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -64,7 +65,7 @@ def stabilized_quality(
     return {**quality, "discriminator_accuracy": float(np.mean(right))}
 
 
-def _known_errors(motion: Tensor, batch: Clip) -> Tensor:
+def _known_errors(motion: Float[Tensor, "batch time 4"], batch: Clip) -> Float[Tensor, " known"]:
     """Mean error over five points of every frame whose true motion is known, px at width 640."""
     true = batch["motion"]
     known = true.isfinite().all(dim=-1)
@@ -72,8 +73,8 @@ def _known_errors(motion: Tensor, batch: Clip) -> Tensor:
     return error.norm(dim=-1).mean(dim=-1)[known]
 
 
-def to_images(clip: Tensor) -> NDArray[np.uint8]:
-    """A clip (3, time, height, width) in [0, 1] as (time, height, width, 3) uint8."""
+def to_images(clip: Float[Tensor, "channel time height width"]) -> NDArray[np.uint8]:
+    """A clip in [0, 1] as (time, height, width, channel), 0 to 255."""
     levels = (clip.clamp(0, 1) * 255).round().to(torch.uint8)
     images: NDArray[np.uint8] = levels.permute(1, 2, 3, 0).cpu().numpy()
     return images
