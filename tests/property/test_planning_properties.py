@@ -14,7 +14,7 @@ BORDER = np.concatenate(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**16),
     num_frames=st.integers(1, 80),
@@ -48,6 +48,7 @@ def test_no_plan_shows_what_was_not_filmed(
     for found in (plan, chosen):
         assert np.isfinite(found.turn).all()
         assert np.isfinite(found.shift).all()
-        assert 1 - crop - 3e-3 <= found.zoom <= 1
+        # How far a bent side reaches is bounded, not computed, before the shift is known.
+        assert 1 - 1.03 * crop <= found.zoom <= 1
         shown = apply_bent(bend(found.thetas(aspect), wobble, aspect), BORDER)
-        assert np.abs(shown).max() <= 1 + 3e-3
+        assert np.abs(shown).max() <= 1 + 0.03 * crop
