@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepstab.stabilize.planning import WOBBLE_SHARE, choose_plan, plan_corrections
-from deepstab.stabilize.wobble import apply_bent, bend, held_back
+from deepstab.stabilize.wobble import apply_bent, bend, held_back, quick_part
 
 SIDE = np.linspace(-1, 1, 33)
 EDGE = np.ones_like(SIDE)
@@ -40,6 +40,7 @@ def test_no_plan_shows_what_was_not_filmed(
     motion = np.diff(path * [1, 1, 0.3, 0.1], axis=0, prepend=0)
     motion[:, 0] += pan
     wobble = random.normal(0, 10**log10_wobble, (num_frames, 6, 2))
+    wobble = quick_part(wobble, sigma=4, cuts=[])
     wobble = held_back(wobble, aspect, WOBBLE_SHARE * crop)
     plan = plan_corrections(
         motion, wobble, aspect=aspect, period=period, least_visible=1 - crop, cuts=[]
@@ -48,7 +49,7 @@ def test_no_plan_shows_what_was_not_filmed(
     for found in (plan, chosen):
         assert np.isfinite(found.turn).all()
         assert np.isfinite(found.shift).all()
-        # How far a bent side reaches is bounded, not computed, before the shift is known.
-        assert 1 - 1.03 * crop <= found.zoom <= 1
+        # How far a bent side reaches is only about known before the shift is.
+        assert 1 - 1.08 * crop <= found.zoom <= 1
         shown = apply_bent(bend(found.thetas(aspect), wobble, aspect), BORDER)
-        assert np.abs(shown).max() <= 1 + 0.03 * crop
+        assert np.abs(shown).max() <= 1 + 0.08 * crop

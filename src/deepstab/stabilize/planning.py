@@ -28,8 +28,8 @@ _TURN_SHARE = 0.4
 WOBBLE_SHARE = 0.2
 """Share of the room that a wobble may use up, see `deepstab.stabilize.wobble.held_back`."""
 
-# Of the frame's half side: so far the translation may go where roll, zoom and wobble fill the room.
-_LEAST_ROOM = 1e-3
+# Of the room: so far the translation may go where roll, zoom and wobble fill it.
+_LEAST_ROOM = 0.01
 # Shorter scenes have no acceleration to take out.
 _MIN_FRAMES = 3
 # Nothing in a video is faster than back and forth from frame to frame.
@@ -282,6 +282,6 @@ def _shift_limits(
         axis=1,
     )
     bent = np.stack([bent.real, bent.imag], axis=-1)
-    least = _LEAST_ROOM * half
+    least = _LEAST_ROOM * (1 - least_visible) * half
     lower = np.minimum(-half - bent.min(axis=1), -least)
     return lower, np.maximum(half - bent.max(axis=1), least)
