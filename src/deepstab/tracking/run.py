@@ -41,6 +41,7 @@ class Store(Destination, Protocol):
     def send_dataset(
         self, run_id: str, *, name: str, sha256: str, source: str, context: str
     ) -> None: ...
+    def last_steps(self, run_id: str) -> dict[str, int]: ...
 
 
 class Tracker:
@@ -115,10 +116,32 @@ class Tracker:
 class Run(Tracker):
     """An MLflow run this process reports to; `start_run` and `attach_run` make one."""
 
-    def __init__(self, store: Store, run_id: str, *, outbox: Path, monitors: list[Any]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        *,
+        outbox: Path,
+        monitors: list[Any],
+        goes_on: bool = False,
+    ) -> None:
+        """Open the run's outbox.
+
+        Args:
+            store: where the run is.
+            run_id: the run.
+            outbox: folder of the outboxes of all runs.
+            monitors: MLflow's, of the system's load.
+            goes_on: an interrupted process of the same work had the run before. That one's points
+                are sent first, and of each metric only later steps are taken from this one.
+        """
         self.run_id = run_id
         self._store, self._monitors = store, monitors
         self._outbox = Outbox.create(outbox, run_id=run_id, uri=store.uri)
+        self._last_steps: dict[str, int] = {}
+        if goes_on:
+            self._send_leftovers()
+            self._last_steps = store.last_steps(run_id)
         self._away = False
         self._stop = threading.Event()
         self._sender = threading.Thread(target=self._send, name="tracking", daemon=True)
@@ -139,7 +162,8 @@ class Run(Tracker):
                     f"metric name {name!r}: use letters, digits and _ - . / : or space"
                 )
         ms = now_ms()
-        self._outbox.append(points=[(name, float(v), ms, step) for name, v in values.items()])
+        new = {name: v for name, v in values.items() if step > self._last_steps.get(name, -1)}
+        self._outbox.append(points=[(name, float(v), ms, step) for name, v in new.items()])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._outbox.append(tags=tags.items())
@@ -192,7 +216,8 @@ class Run(Tracker):
 
     def _send(self) -> None:
         self._send_leftovers()
-        num_samples = 0
+        known = [v for k, v in self._last_steps.items() if k.startswith(names.SYSTEM_PREFIX)]
+        num_samples = max(known, default=-1) + 1
         while not self._stop.wait(_SEND_EVERY_S):
             self._measure_system(num_samples)
             num_samples += 1
