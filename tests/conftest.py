@@ -42,6 +42,8 @@ TINY: dict[str, Any] = {
     "model.clip_length": 12,
     "model.channels": 4,
     "model.smoothing_sigma": 3,
+    # All parts take part.
+    "loss.lambda_gan": 0.05,
     "train.epochs": 2,
     "evaluate.window_stride": 6,
     "tracking.log_model": False,

@@ -243,6 +243,7 @@ class _Training:
             self._held_out_clips(),
             border=self._params.evaluate.cropped_ssim_border,
             device=self._accelerator.device,
+            adversarial=self._params.loss.lambda_gan > 0,
         )
 
     def _set_learning_rates(self, epoch: int) -> None:

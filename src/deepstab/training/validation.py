@@ -23,13 +23,18 @@ def input_quality(clips: Iterable[Clip], *, border: float) -> dict[str, float]:
 
 
 def stabilized_quality(
-    networks: Networks, clips: Iterable[Clip], *, border: float, device: torch.device
+    networks: Networks,
+    clips: Iterable[Clip],
+    *,
+    border: float,
+    device: torch.device,
+    adversarial: bool,
 ) -> dict[str, float]:
     """Mean figures of stabilized clips.
 
     PSNR (dB) and Cropped SSIM against the stable ones; where the true motion is known,
-    `motion_error`, the mean error of the estimated one, px at width 640; and
-    `discriminator_accuracy`, the share of real and stabilized clips that the discriminator tells
+    `motion_error`, the mean error of the estimated one, px at width 640; and where there is an
+    adversary, `discriminator_accuracy`, the share of real and stabilized clips that it tells
     rightly.
 
     Args:
@@ -37,6 +42,7 @@ def stabilized_quality(
         clips: held-out clips.
         border: fraction cut from every side before SSIM.
         device: where the networks are.
+        adversarial: whether the discriminator is trained.
     """
     generator, discriminator = networks.generator, networks.discriminator
     training = generator.training
@@ -51,9 +57,10 @@ def stabilized_quality(
             stabilized = geometry.warp(batch["unstable"], correction.theta)[0]
             if correction.estimate is not None:
                 errors.append(_known_errors(correction.estimate.motion, batch).cpu())
-            real = resampled(batch["stable"], step=number)
-            right.append(bool(discriminator(real) > 0))
-            right.append(bool(discriminator(stabilized) <= 0))
+            if adversarial:
+                real = resampled(batch["stable"], step=number)
+                right.append(bool(discriminator(real) > 0))
+                right.append(bool(discriminator(stabilized) <= 0))
             yield stabilized[0], clip["stable"]
 
     with torch.no_grad():
@@ -62,7 +69,9 @@ def stabilized_quality(
     known = torch.cat(errors) if errors else torch.empty(0)
     if len(known):
         quality["motion_error"] = float(known.mean())
-    return {**quality, "discriminator_accuracy": float(np.mean(right))}
+    if right:
+        quality["discriminator_accuracy"] = float(np.mean(right))
+    return quality
 
 
 def _known_errors(motion: Float[Tensor, "batch time 4"], batch: Clip) -> Float[Tensor, " known"]:
