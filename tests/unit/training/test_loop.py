@@ -234,9 +234,9 @@ def test_weights_of_another_architecture_are_refused(
     tiny_index: ShardIndex, tiny_params: Params, tmp_path: Path
 ) -> None:
     run(tiny_index, tiny_params, tmp_path)
-    tree = checkpoints.load_tree(tmp_path / "checkpoints" / FINAL_NAME)
-    tree["params"]["model"]["channels"] = 8
-    checkpoints.save(tree, tmp_path / "other.pth")
+    found = checkpoints.load(tmp_path / "checkpoints" / FINAL_NAME)
+    found.made_with["model"]["channels"] = 8
+    checkpoints.save(found.as_tree(), tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="do not fit"):
         checkpoints.load(tmp_path / "other.pth").build_generator()
 
