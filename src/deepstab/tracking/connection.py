@@ -7,6 +7,7 @@ import os
 import re
 import ssl
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deepstab.errors import TrackingError
+from deepstab.tracking.address import is_http, one_line, shown
 from deepstab.tracking.database import (
     ARTIFACTS_FOLDER,
     ailment,
@@ -23,11 +25,9 @@ from deepstab.tracking.database import (
     sqlite_file,
     sqlite_uri,
 )
-from deepstab.tracking.run import one_line
 
 _PROBE_TIMEOUT_S = 4.0
 _DATABASE = re.compile(r"(sqlite|postgresql|mysql|mssql)(\+\w+)?:")
-_CREDENTIALS = re.compile(r"//[^/@]*@")
 _OTHERWISE = "correct or unset MLFLOW_TRACKING_URI, or set DEEPSTAB_TRACKING=off"
 _MLFLOW_SETTINGS = {
     # The outbox tries again; mlflow's own four minutes of retries would hold up the end of a run.
@@ -131,8 +131,14 @@ def probe(uri: str) -> None:
     if not is_http(uri):
         return
     try:
-        address = f"{shown(uri).rstrip('/')}/health"
-        urllib.request.urlopen(address, timeout=_PROBE_TIMEOUT_S).close()
+        place = urllib.parse.urlsplit(uri)
+        health = place._replace(
+            netloc=place.netloc.rpartition("@")[2],
+            path=f"{place.path.rstrip('/')}/health",
+            query="",
+            fragment="",
+        )
+        urllib.request.urlopen(health.geturl(), timeout=_PROBE_TIMEOUT_S).close()
     except urllib.error.HTTPError as error:
         error.close()
         if error.code in {502, 503, 504}:  # any other answer is one of a server that is there
@@ -178,14 +184,4 @@ def refusals(uri: str, remedy: str = "") -> Iterator[None]:
         if database is not None and (found := ailment(database)):
             raise TrackingError(found) from error
         remedy = remedy or (_OTHERWISE if database else f"start the server, {_OTHERWISE}")
-        raise TrackingError(f"MLflow at {shown(uri)}: {one_line(error)}; {remedy}") from error
-
-
-def is_http(uri: str) -> bool:
-    """Whether a URI is one of the web."""
-    return uri.startswith(("http://", "https://"))
-
-
-def shown(uri: str) -> str:
-    """The URI without a user's name and password."""
-    return _CREDENTIALS.sub("//", uri)
+        raise TrackingError(f"MLflow at {shown(uri)}: {one_line(error, uri)}; {remedy}") from error

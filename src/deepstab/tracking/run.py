@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from deepstab.tracking import names
+from deepstab.tracking.address import one_line
 from deepstab.tracking.outbox import Destination, Outbox, Status, now_ms
 
 Plain = str | int | float | bool | list[str]
@@ -187,7 +188,7 @@ class Run(Tracker):
                 _log.warning(
                     "MLflow at %s is away: %s; the work goes on, what waits is kept in %s",
                     uri,
-                    one_line(error),
+                    one_line(error, self._store.uri),
                     self._outbox.folder,
                 )
             self._away = True
@@ -233,7 +234,7 @@ class Run(Tracker):
                 monitor.clear_metrics()
                 self.log_metrics(values, step=step)
         except Exception as error:  # of a driver: it must not end the sending
-            _log.warning("system metrics end here: %s", one_line(error))
+            _log.warning("system metrics end here: %s", one_line(error, self._store.uri))
             self._monitors = []
 
     def _send_leftovers(self) -> None:
@@ -251,10 +252,7 @@ class Run(Tracker):
                     left.release(remove=sent)
             except Exception as error:  # as in flush; what is left stays for the next run
                 _log.warning(
-                    "%s was not sent: %s; delete it if its run is gone", folder, one_line(error)
+                    "%s was not sent: %s; delete it if its run is gone",
+                    folder,
+                    one_line(error, self._store.uri),
                 )
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error in a single line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

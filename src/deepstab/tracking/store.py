@@ -19,12 +19,11 @@ from typing import Any
 
 from deepstab.errors import TrackingError
 from deepstab.tracking import names
+from deepstab.tracking.address import is_http, shown
 from deepstab.tracking.connection import (
-    is_http,
     open_store,
     probe,
     refusals,
-    shown,
     tracking_uri,
 )
 from deepstab.tracking.outbox import Point, Status, Tag
