@@ -1,7 +1,7 @@
 """The control of every claim about learning: the same training on truth that says nothing.
 
-Trains as the train stage does, untracked, but with the true motions of each clip in random order, so
-that their size stays and their meaning goes. What such weights gain over untrained ones in
+Trains as the train stage does, untracked, but with the true motions of each clip in random order,
+so that their size stays and their meaning goes. What such weights gain over untrained ones in
 `make bench-learning` (BENCH='--weights shuffled=PATH') is not learned from the truth. Needs
 `dvc repro flow`.
 
