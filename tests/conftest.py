@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from hypothesis import settings
 
 from deepstab.config import FaultParams, Params, parse_params
 from deepstab.data.flow_cache import fill_cache
@@ -21,6 +22,10 @@ from deepstab.models.checkpoints import Checkpoint
 from deepstab.models.generator import StabGenerator
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# No test measures time: a busy machine is not a fault.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # What makes the embedded default tiny; the rest stays as delivered.
 TINY: dict[str, Any] = {
@@ -37,6 +42,8 @@ TINY: dict[str, Any] = {
     "model.clip_length": 12,
     "model.channels": 4,
     "model.smoothing_sigma": 3,
+    # All parts take part.
+    "loss.lambda_gan": 0.05,
     "train.epochs": 2,
     "evaluate.window_stride": 6,
     "tracking.log_model": False,

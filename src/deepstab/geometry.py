@@ -2,7 +2,11 @@
 
 Convention: a theta is exactly what `torch.nn.functional.affine_grid` takes: a 2x3 matrix from
 output to input coordinates (x, y), each normalized to [-1, 1] per axis with
-`align_corners=False`. Clips are (batch, channel, time, height, width), thetas (batch, time, 2, 3).
+`align_corners=False`.
+
+Shapes in signatures have the same names everywhere: batch, channel, time, height, width; points;
+the cells of a frame, in rows and columns; steps, of the reweighting. Clips are "batch channel time
+height width" and thetas "batch time 2 3"; 2 is (x, y), 4 a similarity, and "6 2" a wobble.
 
 Rotations are rotations only in isotropic coordinates: normalized x times sqrt(aspect), normalized
 y divided by sqrt(aspect), where aspect is width / height of the video as filmed. Their unit is

@@ -2,7 +2,7 @@
 
 Convention: the motion of frame t is the similarity from frame t to frame t - 1 in isotropic
 coordinates, as (shift x, shift y, angle_rad, log scale). The camera path of frame t is the
-composition from frame t to frame 0 in the same four numbers. Paths are (batch, time, 4).
+composition from frame t to frame 0 in the same four numbers.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import pytest
 from skimage import data
 
 from deepstab.models import checkpoints
-from deepstab.models.checkpoints import Checkpoint, Origin, load_weights
+from deepstab.models.checkpoints import SHIPPED, Checkpoint, Origin, load_weights
 from deepstab.video.rewrite import rewrite_planes
 from tests.conftest import ROOT
 
@@ -234,23 +234,41 @@ def test_a_store_that_is_away_is_one_line_within_seconds(
     assert contents(tmp_path) == {}
 
 
-def test_a_file_says_what_it_knows_where_its_run_is_unknown(
-    clip: Path, untrained: Checkpoint, tmp_path: Path
-) -> None:
-    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'none.db'}"}
-    video, weights = tmp_path / "steady.mkv", tmp_path / "a.pth"
-    shipped = load_weights(None)
+def stabilized_with(generator_sha256: str, clip: Path, video: Path) -> None:
     rewrite_planes(
         clip,
         video,
         lambda frames: frames,
         crf=30,
         preset="ultrafast",
-        comment=str(Origin("", shipped.generator_sha256())),
+        comment=str(Origin("", generator_sha256)),
     )
+
+
+def test_the_shipped_weights_tell_what_made_them(clip: Path, tmp_path: Path) -> None:
+    video, shipped = tmp_path / "steady.mkv", load_weights(None)
+    stabilized_with(shipped.generator_sha256(), clip, video)
+    for path, facts in ((video, {"weights": "shipped with deepstab 0.1.0"}), (SHIPPED, {})):
+        done = deepstab("lineage", path, "--json")
+        assert done.returncode == 0, done.stderr
+        chain = json.loads(done.stdout)
+        assert (facts | {"run": ""}).items() <= chain["file"].items()
+        assert chain["data"]["source"] == "videos"
+        assert chain["data"]["manifest_sha256"] == shipped.manifest_digest
+        assert chain["checkpoint"]["epoch"] == str(shipped.epoch)
+        assert chain["checkpoint"]["generator_sha256"] == shipped.generator_sha256()
+        assert chain["parameters"] == shipped.made_with
+
+
+def test_a_file_says_what_it_knows_where_its_run_is_unknown(
+    clip: Path, untrained: Checkpoint, tmp_path: Path
+) -> None:
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'none.db'}"}
+    video, weights = tmp_path / "steady.mkv", tmp_path / "a.pth"
+    stabilized_with("0" * 64, clip, video)
     checkpoints.save(dataclasses.replace(untrained, run_id="elsewhere").as_tree(), weights)
     for path, message, facts in (
-        (video, "trained untracked", {"run": "", "weights": "shipped with deepstab 0.1.0"}),
+        (video, "trained untracked", {"run": "", "generator_sha256": "0" * 64}),
         (weights, "there is no MLflow database", {"run": "elsewhere", "epoch": "1"}),
     ):
         done = deepstab("lineage", path, "--json", **store)

@@ -87,7 +87,7 @@ def test_smoothing_keeps_straight_lines_to_the_ends(length: int, sigma: float) -
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(motions(), st.integers(0, 2**31))
 def test_least_squares_recovers_a_similarity_in_spite_of_outliers(
     motion: Tensor, seed: int

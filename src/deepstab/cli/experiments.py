@@ -35,7 +35,8 @@ def lineage(
     """Print where FILE or RUN came from: data, shards, run, checkpoint, metrics.
 
     A FILE that is not what its run made is an error; of one whose run is not in the store, what it
-    says itself is printed first.
+    says itself is printed first. Weights trained untracked, such as those that ship, tell their own
+    data and parameters.
     """
     with one_line_errors():
         from deepstab.errors import TrackingError
@@ -57,6 +58,9 @@ def lineage(
         own: Chain = {}
         if origin is not None:
             own = {"file": {"path": subject, "run": origin.run_id, **origin.facts}}
+        if origin is not None and origin.chain:
+            show(own | origin.chain)
+            return
         try:
             if origin is not None and not origin.run_id:
                 raise TrackingError(

@@ -87,7 +87,9 @@ def lit(frame: NDArray[np.float32], faults: Faults, index: int) -> NDArray[np.fl
     if faults.gamma == 1:
         return frame * gain
     exponent = np.float32(1 / faults.gamma)
-    return np.power(frame, exponent) * gain * np.float32(255) ** (1 - exponent)
+    # What overshoots below black after resampling is black.
+    light = np.maximum(frame, 0)
+    return np.power(light, exponent) * gain * np.float32(255) ** (1 - exponent)
 
 
 def noisy(

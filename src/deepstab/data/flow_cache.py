@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import multiprocessing
 import os
 import shutil
 import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from itertools import islice, tee
 from pathlib import Path
 from typing import Any
@@ -19,15 +23,21 @@ from deepstab.config import FlowParams
 from deepstab.data.flow import farneback
 from deepstab.data.manifest import Manifest, VideoPair
 from deepstab.data.shards import (
+    PARTIAL,
     PairEntry,
     ShardIndex,
     content_key,
     describe_pair,
+    is_whole,
     write_shards,
 )
 from deepstab.data.truth import Truth
+from deepstab.errors import ShardError
+from deepstab.files import sha256_of
 from deepstab.progress import progress
 from deepstab.video.frames import read_frames
+
+log = logging.getLogger(__name__)
 
 _UNUSED_DAYS = 14
 _frames_done: Any = None
@@ -36,7 +46,9 @@ _frames_done: Any = None
 def fill_cache(
     manifest: Manifest, *, raw: Path, destination: Path, scratch: Path, params: FlowParams
 ) -> int:
-    """Compute the shards of every pair, reusing those whose content key is already in scratch.
+    """Compute the shards of every pair, reusing those in scratch that are whole.
+
+    Several processes may fill from one scratch at once.
 
     Args:
         manifest: the data set.
@@ -46,35 +58,73 @@ def fill_cache(
         params: the flow section.
 
     Returns:
-        Number of pairs computed, the others were reused.
+        Number of pairs computed; of the others the shards were there, or are those of a pair of
+        the same content.
 
     Raises:
         VideoError: a video does not decode.
-        ShardError: a video changed since the manifest was written.
+        ShardError: a video changed since the manifest was written, or scratch cannot be written.
     """
     folders = {pair.name: scratch / content_key(pair, params) for pair in manifest.pairs}
-    new = [pair for pair in manifest.pairs if not folders[pair.name].is_dir()]
-    _compute_all(new, raw, folders, params)
-    destination.mkdir(parents=True)
-    ShardIndex(
-        folder=destination,
-        height=params.height,
-        width=params.width,
-        manifest_digest=manifest.digest(),
-        flow=params,
-        pairs=tuple(_place(pair, folders[pair.name], destination) for pair in manifest.pairs),
-    ).save()
-    _drop_unused(scratch)
+    with _among_others(scratch, needed=folders.values()):
+        # Videos of the same content share their shards.
+        new = {
+            folders[pair.name]: pair
+            for pair in manifest.pairs
+            if not _is_cached(pair, folders[pair.name])
+        }
+        _compute_all(new, raw, params)
+        destination.mkdir(parents=True)
+        ShardIndex(
+            folder=destination,
+            height=params.height,
+            width=params.width,
+            manifest_digest=manifest.digest(),
+            flow=params,
+            pairs=tuple(_place(pair, folders[pair.name], destination) for pair in manifest.pairs),
+        ).save()
     return len(new)
 
 
-def _compute_all(
-    pairs: list[VideoPair], raw: Path, folders: dict[str, Path], params: FlowParams
-) -> None:
-    """Compute the shards of pairs in a pool of processes, with a bar of the frames done."""
+@contextmanager
+def _among_others(scratch: Path, *, needed: Iterable[Path]) -> Iterator[None]:
+    """Share scratch with other processes; one that is alone there tidies up before it begins."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    for folder in needed:
+        with suppress(FileNotFoundError):
+            os.utime(folder)
+    with (scratch / "in_use.lock").open("w") as lock:
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _tidy_up(scratch)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+def _tidy_up(scratch: Path) -> None:
+    """Remove what killed writers left, and shards that nobody used for long."""
+    oldest = time.time() - _UNUSED_DAYS * 86400
+    for folder in scratch.iterdir():
+        if folder.suffix == PARTIAL or folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_cached(pair: VideoPair, folder: Path) -> bool:
+    """Whether the shards of a pair are there; damaged ones are removed, and named."""
+    if not folder.is_dir():
+        return False
+    whole = is_whole(pair, folder)
+    if not whole:
+        log.warning("%s: cached flow of pair %s is damaged; computing it again", folder, pair.name)
+        shutil.rmtree(folder)
+    return whole
+
+
+def _compute_all(pairs: dict[Path, VideoPair], raw: Path, params: FlowParams) -> None:
+    """Compute shards (folder -> pair) in a pool of processes, with a bar of the frames done."""
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
-    total = sum(pair.num_frames for pair in pairs)
+    total = sum(pair.num_frames for pair in pairs.values())
     workers = max(1, min(len(os.sched_getaffinity(0)), len(pairs)))
     with (
         ProcessPoolExecutor(workers, context, _start_worker, (counter,)) as pool,
@@ -82,8 +132,8 @@ def _compute_all(
     ):
         # Long videos first: the last one to finish is then a short one.
         pending: set[Future[None]] = {
-            pool.submit(compute_pair, pair, raw, folders[pair.name], params)
-            for pair in sorted(pairs, key=lambda pair: -pair.num_frames)
+            pool.submit(compute_pair, pair, raw, folder, params)
+            for folder, pair in sorted(pairs.items(), key=lambda item: -item[1].num_frames)
         }
         shown = 0
         try:
@@ -102,14 +152,23 @@ def _place(pair: VideoPair, folder: Path, destination: Path) -> PairEntry:
     """Link the shards of a pair from scratch to where they are read, and describe them."""
     prefix = f"{pair.name.replace('/', '_')}-"
     entry = describe_pair(pair, folder, prefix=prefix)
-    for path in folder.glob("*.arrow"):
-        _link(path, destination / (prefix + path.name))
-    os.utime(folder)
+    for path, shard in zip(sorted(folder.glob("*.arrow")), entry.shards, strict=True):
+        _link(path, destination / shard.file)
     return entry
 
 
 def compute_pair(pair: VideoPair, raw: Path, folder: Path, params: FlowParams) -> None:
-    """Decode, resize and compute the flow of one pair, streaming."""
+    """Decode, resize and compute the flow of one pair, streaming.
+
+    Raises:
+        VideoError: a video does not decode.
+        ShardError: a file is not the one of the manifest.
+    """
+    for file in (pair.unstable, pair.stable, *([pair.truth] if pair.truth else ())):
+        if sha256_of(raw / file.path) != file.sha256:
+            raise ShardError(
+                f"{raw / file.path}: changed after download; run the download stage again"
+            )
     size = (params.width, params.height)
     unstable = read_frames(raw / pair.unstable.path, size=size)
     stable = read_frames(raw / pair.stable.path, size=size)
@@ -151,10 +210,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(source, target)
-
-
-def _drop_unused(scratch: Path) -> None:
-    oldest = time.time() - _UNUSED_DAYS * 86400
-    for folder in scratch.iterdir():
-        if folder.stat().st_mtime < oldest:
-            shutil.rmtree(folder, ignore_errors=True)

@@ -10,9 +10,11 @@ a new video changes none. Files are memory-mapped; uncompressed reads copy nothi
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -34,7 +36,9 @@ Column = Image | NDArray[np.int16] | NDArray[np.float32]
 StoredFrame = tuple[Image, Image, NDArray[np.float32], NDArray[np.float32]]
 FLOW_SCALE = 64
 INDEX_NAME = "index.json"
+PARTIAL = ".partial"  # ends the name of a folder that is being written
 _LAYOUT: Literal[3] = 3
+_KEPT_AS = "NUMBER-SHA256.arrow"
 _COLUMNS = ("unstable", "stable", "flow", "motion")
 
 
@@ -117,9 +121,10 @@ _INDEX = TypeAdapter(ShardIndex)
 
 
 def content_key(pair: VideoPair, params: FlowParams) -> str:
-    """SHA-256 of all that decides the content of a pair's shards."""
+    """SHA-256 of all that decides the content of a pair's shards, and of how they are kept."""
     parts = [
         _LAYOUT,
+        _KEPT_AS,
         cv2.__version__,
         pair.unstable.sha256,
         pair.stable.sha256,
@@ -138,19 +143,46 @@ def write_shards(
     source_sha256: dict[str, str],
     on_frame: Callable[[], None],
 ) -> None:
-    """Write the frames of one pair as shards 000.arrow, 001.arrow, ...; the folder appears whole.
+    """Write the frames of one pair as shards 000-SHA256.arrow, ...; the folder appears whole.
+
+    Two writers of one folder do not meet: who is second leaves that of the first.
 
     Args:
         frames: per frame unstable (height, width, 3), stable (same), flow (height, width, 2) px,
             motion (4,).
-        folder: created; must not exist.
+        folder: created.
         params: the flow section, recorded in the schema's metadata.
         source_sha256: hashes of the two video files, recorded too.
         on_frame: called after every frame.
+
+    Raises:
+        ShardError: the disk is full or may not be written.
     """
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = folder.with_name(f"{folder.name}-{uuid.uuid4().hex}{PARTIAL}")
     partial.mkdir(parents=True)
+    try:
+        _write(frames, partial, params, source_sha256, on_frame)
+        for path in partial.iterdir():
+            path.rename(path.with_stem(f"{path.stem}-{sha256_of(path)}"))
+        partial.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise ShardError(
+                f"{folder.parent} cannot be written: {error}; free some space or correct the "
+                "permissions"
+            ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(
+    frames: Iterator[StoredFrame],
+    folder: Path,
+    params: FlowParams,
+    source_sha256: dict[str, str],
+    on_frame: Callable[[], None],
+) -> None:
+    """Write shards 000.arrow, 001.arrow, ... to a folder."""
     schema = _schema(params, source_sha256)
     options = pa.ipc.IpcWriteOptions(
         compression=None if params.compression == "none" else params.compression
@@ -163,7 +195,7 @@ def write_shards(
             if number % frames_per_shard == 0:
                 if writer is not None:
                     writer.close()
-                path = partial / f"{number // frames_per_shard:03d}.arrow"
+                path = folder / f"{number // frames_per_shard:03d}.arrow"
                 writer = pa.ipc.new_file(str(path), schema, options=options)
             assert writer is not None
             fixed = np.rint(np.clip(flow * FLOW_SCALE, -32768, 32767)).astype("<i2")
@@ -178,21 +210,35 @@ def write_shards(
     finally:
         if writer is not None:
             writer.close()
-    partial.rename(folder)
+
+
+def is_whole(pair: VideoPair, folder: Path) -> bool:
+    """Whether a folder of shards of a pair is as `write_shards` left it, by their hashes."""
+    paths = sorted(folder.glob("*.arrow"))
+    if any(sha256_of(path) != _number_and_sha256(path)[1] for path in paths):
+        return False
+    return sum(_open(path).num_record_batches for path in paths) == pair.num_frames
 
 
 def describe_pair(pair: VideoPair, folder: Path, *, prefix: str) -> PairEntry:
-    """The index entry of a pair whose shards lie in a folder; their names get the prefix."""
+    """The index entry of a pair whose shards lie in a folder as `write_shards` left them.
+
+    Args:
+        pair: of the manifest.
+        folder: of its shards, which are whole.
+        prefix: of the names that the shards get, PREFIX000.arrow, ...
+    """
     shards: list[Shard] = []
     first_frame = 0
     for path in sorted(folder.glob("*.arrow")):
+        number, sha256 = _number_and_sha256(path)
         num_frames = _open(path).num_record_batches
-        shards.append(Shard(prefix + path.name, sha256_of(path), first_frame, num_frames))
+        shards.append(Shard(f"{prefix}{number}.arrow", sha256, first_frame, num_frames))
         first_frame += num_frames
     if first_frame != pair.num_frames:
         raise ShardError(
             f"pair {pair.name}: {first_frame} frames in shards, {pair.num_frames} in the manifest; "
-            "the video changed after download: run the download stage again"
+            "run the download stage again"
         )
     return PairEntry(
         name=pair.name,
@@ -202,6 +248,11 @@ def describe_pair(pair: VideoPair, folder: Path, *, prefix: str) -> PairEntry:
         num_frames=first_frame,
         shards=tuple(shards),
     )
+
+
+def _number_and_sha256(path: Path) -> tuple[str, str]:
+    number, _, sha256 = path.stem.partition("-")
+    return number, sha256
 
 
 class ShardReader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +30,14 @@ _WEIGHTS_SUFFIXES = {".pth", ".safetensors"}
 
 @dataclass(frozen=True)
 class FileOrigin:
-    """What a file says of itself: the run that made it, and further facts."""
+    """What a file says of itself: the run that made it, and further facts.
+
+    `chain` is what weights say that were trained untracked, as far as they are at hand.
+    """
 
     run_id: str
     facts: Facts
+    chain: Chain = field(default_factory=dict)
 
 
 def is_file(subject: str) -> bool:
@@ -50,7 +54,8 @@ def read_file(path: Path) -> FileOrigin:
     """
     if path.suffix in _WEIGHTS_SUFFIXES:
         checkpoint = _load_weights(str(path))
-        return FileOrigin(checkpoint.run_id, _checkpoint_facts(checkpoint))
+        chain = {} if checkpoint.run_id else _untracked(checkpoint)
+        return FileOrigin(checkpoint.run_id, _checkpoint_facts(checkpoint), chain)
     if path.suffix == ".json":
         return _read_metrics(path)
     from deepstab.models.checkpoints import Origin  # torch takes seconds to load
@@ -62,9 +67,11 @@ def read_file(path: Path) -> FileOrigin:
             "video that deepstab stabilized"
         )
     facts: Facts = {"generator_sha256": origin.generator_sha256}
-    if not origin.run_id and _load_weights(None).generator_sha256() == origin.generator_sha256:
-        facts["weights"] = f"shipped with deepstab {__version__}"
-    return FileOrigin(origin.run_id, facts)
+    shipped = None if origin.run_id else _load_weights(None)
+    if shipped is None or shipped.generator_sha256() != origin.generator_sha256:
+        return FileOrigin(origin.run_id, facts)
+    facts["weights"] = f"shipped with deepstab {__version__}"
+    return FileOrigin(origin.run_id, facts, _untracked(shipped))
 
 
 def trace(records: Records, record: Record) -> Chain:
@@ -129,6 +136,16 @@ def _checkpoint_facts(checkpoint: Checkpoint) -> Facts:
         "generator_sha256": checkpoint.generator_sha256(),
         "manifest_sha256": checkpoint.manifest_digest,
         **{f"validation {name}": value for name, value in checkpoint.validation.items()},
+    }
+
+
+def _untracked(checkpoint: Checkpoint) -> Chain:
+    """What a checkpoint itself says of a training that no run recorded."""
+    data = checkpoint.made_with.get("data", {})
+    return {
+        "data": {"source": data.get("source"), "manifest_sha256": checkpoint.manifest_digest},
+        "checkpoint": _checkpoint_facts(checkpoint),
+        "parameters": checkpoint.made_with,
     }
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from deepstab.errors import TrackingError
 from deepstab.tracking import names
-from deepstab.tracking.connection import connect, refusals, shown, tracking_uri
+from deepstab.tracking.address import shown
+from deepstab.tracking.connection import connect, refusals, tracking_uri
 
 # MLflow's codes for what is not there.
 MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})

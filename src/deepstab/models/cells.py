@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from deepstab.geometry import cell_centers, isotropic_scale
@@ -32,36 +33,41 @@ class Cells:
     """The cells of a batch of clips, row by row.
 
     Attributes:
-        points: (batch, 1, cells, 2), their centers (x, y).
-        displacement: (batch, time, cells, 2), mean flow to the previous frame.
-        evidence: (batch, time, cells), positive, about 1 at most: texture times agreement.
-        features: (batch, 8, time, rows, columns), about -1 to 1, for a network to read: evidence
-            (log), texture, agreement, spread of the flow within the cell (log), luma, and x, y and
-            squared distance from the center.
+        points: their centers (x, y).
+        displacement: mean flow to the previous frame.
+        evidence: positive, about 1 at most: texture times agreement.
+        features: about -1 to 1, for a network to read: evidence (log), texture, agreement, spread
+            of the flow within the cell (log), luma, and x, y and squared distance from the center.
     """
 
-    points: Tensor
-    displacement: Tensor
-    evidence: Tensor
-    features: Tensor
+    points: Float[Tensor, "batch 1 cells 2"]
+    displacement: Float[Tensor, "batch time cells 2"]
+    evidence: Float[Tensor, "batch time cells"]
+    features: Float[Tensor, "batch features time rows columns"]
 
     @property
     def rows(self) -> int:
         """Rows of cells."""
         return self.features.shape[-2]
 
-    def as_maps(self, values: Tensor) -> Tensor:
-        """Values (batch, time, cells) as maps (batch, time, rows, columns)."""
+    def as_maps(
+        self, values: Float[Tensor, "batch time cells"]
+    ) -> Float[Tensor, "batch time rows columns"]:
+        """Values of cells as maps."""
         return values.unflatten(-1, (self.rows, -1))
 
 
-def describe_cells(rgb: Tensor, flow: Tensor, aspect: Tensor) -> Cells:
+def describe_cells(
+    rgb: Float[Tensor, "batch 3 time height width"],
+    flow: Float[Tensor, "batch 2 time height width"],
+    aspect: Float[Tensor, " batch"],
+) -> Cells:
     """Pool frames and flow to cells.
 
     Args:
-        rgb: (batch, 3, time, height, width) in [0, 1].
-        flow: (batch, 2, time, height, width), (dx, dy) px to the previous frame.
-        aspect: (batch,), width / height of the video as filmed.
+        rgb: in [0, 1].
+        flow: (dx, dy) px to the previous frame.
+        aspect: width / height of the video as filmed.
     """
     height, width = flow.shape[-2:]
     scale = isotropic_scale(aspect)
@@ -92,5 +98,7 @@ def describe_cells(rgb: Tensor, flow: Tensor, aspect: Tensor) -> Cells:
     )
 
 
-def _pool(maps: Tensor) -> Tensor:
+def _pool(
+    maps: Float[Tensor, "batch channel time height width"],
+) -> Float[Tensor, "batch channel time rows columns"]:
     return F.avg_pool3d(maps, (1, CELL_PX, CELL_PX))

@@ -1,16 +1,19 @@
 """Checkpoints: weights with all that is needed to use them and to say where they came from.
 
-A checkpoint lies in a .pth file that training wrote, or in the .safetensors file that ships.
+A checkpoint lies in a .pth file that training wrote, or in the .safetensors file that ships. Both
+hold a SHA-256 over all that they say, which is checked when they are read.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,9 +25,12 @@ from deepstab.errors import CheckpointError
 from deepstab.files import sha256_of, whole_or_absent
 from deepstab.models.generator import StabGenerator
 
+log = logging.getLogger(__name__)
+
 SHIPPED = Path(__file__).parent / "shipped" / "stab_generator.safetensors"
 _CHECKSUM_SUFFIX = ".sha256"
-_FORMAT = 1
+# Files of format 1, written before there was a checksum inside, are still read, with a warning.
+_FORMAT, _UNCHECKED_FORMAT = 2, 1
 _ORIGIN_LINE = re.compile(r"Stabilized by DeepStab-GAN: run (\w+), generator ([0-9a-f]{64})")
 _UNTRACKED = "untracked"
 
@@ -72,35 +78,61 @@ class Checkpoint:
 
     def as_tree(self) -> dict[str, Any]:
         """Plain containers and tensors, loadable with `weights_only=True`."""
-        return {
-            "format": _FORMAT,
+        return {**self.about(), "generator": self.generator, "discriminator": self.discriminator}
+
+    def about(self) -> dict[str, Any]:
+        """All but the weights, and the checksum over both."""
+        about = {
             "params": self.made_with,
             "manifest_digest": self.manifest_digest,
             "run_id": self.run_id,
             "epoch": self.epoch,
             "validation": self.validation,
-            "generator": self.generator,
-            "discriminator": self.discriminator,
         }
+        return {"format": _FORMAT, "sha256": self._sha256_with(about), **about}
+
+    def _sha256_with(self, about: dict[str, Any]) -> str:
+        shapes = [
+            {name: [str(value.dtype), *value.shape] for name, value in part.items()}
+            for part in (self.generator, self.discriminator)
+        ]
+        said = json.dumps([about, shapes, self.weights_sha256()], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()
 
     @classmethod
-    def from_tree(cls, tree: Any, *, origin: str) -> Checkpoint:
+    def from_tree(cls, tree: Any, *, origin: str, verified: bool = False) -> Checkpoint:
         """The inverse of `as_tree`.
 
+        Args:
+            tree: as read from a file.
+            origin: the file, named in errors.
+            verified: whether its content is known to be as it was written.
+
         Raises:
-            CheckpointError: of another format.
+            CheckpointError: of another format, or not as it was written.
         """
         try:
-            if tree["format"] != _FORMAT:
-                raise CheckpointError(f"{origin}: format {tree['format']}, expected {_FORMAT}")
-            rest = {key: value for key, value in tree.items() if key not in ("format", "params")}
-            made_with = tree["params"]
+            rest = dict(tree)
+            version, sha256 = rest.pop("format"), rest.pop("sha256", None)
+            if version not in (_FORMAT, _UNCHECKED_FORMAT):
+                raise CheckpointError(f"{origin}: format {version}, expected {_FORMAT}")
+            made_with = rest.pop("params")
             params = parse_network_params(made_with, origin=origin)
-            return cls(params=params, made_with=made_with, **rest)
-        except (KeyError, TypeError):
+            checkpoint = cls(params=params, made_with=made_with, **rest)
+            whole = sha256 == checkpoint.about()["sha256"]
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise CheckpointError(
                 f"{origin}: not a DeepStab-GAN checkpoint; name a best_stab_gan.pth"
             ) from None
+        if sha256 is None and version == _UNCHECKED_FORMAT:
+            if not verified:
+                log.warning("%s: of an earlier version, without a checksum to verify", origin)
+        elif not whole:
+            raise CheckpointError(
+                f"{origin}: damaged or changed (its checksum does not fit); take another copy or "
+                "train again"
+            )
+        return checkpoint
 
 
 def _sha256(*parts: dict[str, Tensor]) -> str:
@@ -113,10 +145,11 @@ def _sha256(*parts: dict[str, Tensor]) -> str:
 
 
 def save(tree: dict[str, Any], path: Path) -> None:
-    """Write a tree of tensors to a temporary name, then rename."""
+    """Write a tree of tensors to a temporary name, then rename; the same tree, the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_or_absent(path) as partial:
-        torch.save(tree, partial)
+    # Torch writes the name of a file it opens itself into the archive.
+    with whole_or_absent(path) as partial, partial.open("wb") as file:
+        torch.save(tree, file)
 
 
 def load(path: Path) -> Checkpoint:
@@ -138,9 +171,12 @@ def load_tree(path: Path) -> Any:
         raise CheckpointError(f"{path}: no such checkpoint; train first or check the path")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can break torch's unpickler in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged checkpoint ({reason}); train again") from None
+    except Exception:  # a damaged file can break torch's unpickler in any way
+        # Torch's own words advise to load it without protection.
+        raise CheckpointError(
+            f"{path}: damaged checkpoint, or not one of DeepStab-GAN (a file that holds code is "
+            "never loaded); take another copy or train again"
+        ) from None
 
 
 def load_weights(name: str | None) -> Checkpoint:
@@ -154,25 +190,19 @@ def load_weights(name: str | None) -> Checkpoint:
     """
     if name is None:
         _verify(SHIPPED)
-        return _load_safetensors(SHIPPED)
+        return _load_safetensors(SHIPPED, verified=True)
     path = Path(name)
     return _load_safetensors(path) if path.suffix == ".safetensors" else load(path)
 
 
 def export_weights(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a generator's weights with what made them, and their checksum beside."""
-    about = {
-        "params": checkpoint.made_with,
-        "manifest_digest": checkpoint.manifest_digest,
-        "run_id": checkpoint.run_id,
-        "epoch": checkpoint.epoch,
-        "validation": checkpoint.validation,
-    }
+    """Write a generator's weights with what made them, and the file's SHA-256 beside."""
+    checkpoint = dataclasses.replace(checkpoint, discriminator={})
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: value.contiguous() for name, value in checkpoint.generator.items()},
         path,
-        metadata={"checkpoint": json.dumps(about, sort_keys=True)},
+        metadata={"checkpoint": json.dumps(checkpoint.about(), sort_keys=True)},
     )
     checksum = path.with_suffix(path.suffix + _CHECKSUM_SUFFIX)
     checksum.write_text(f"{sha256_of(path)}  {path.name}\n", encoding="utf-8")
@@ -190,24 +220,19 @@ def _verify(path: Path) -> None:
         )
 
 
-def _load_safetensors(path: Path) -> Checkpoint:
+def _load_safetensors(path: Path, *, verified: bool = False) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights; check the path")
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["checkpoint"])
-        made_with = about.pop("params")
-        return Checkpoint(
-            params=parse_network_params(made_with, origin=str(path)),
-            made_with=made_with,
-            generator=dict(load_file(path)),
-            discriminator={},
-            **about,
-        )
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        networks = {"generator": dict(load_file(path)), "discriminator": {}}
+        tree = {"format": _UNCHECKED_FORMAT, **about, **networks}
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"{path}: not weights written by DeepStab-GAN ({error}); name a checkpoint"
         ) from None
+    return Checkpoint.from_tree(tree, origin=str(path), verified=verified)
 
 
 @dataclass(frozen=True)
@@ -222,7 +247,7 @@ class Origin:
         return f"Stabilized by DeepStab-GAN: run {run}, generator {self.generator_sha256}"
 
     @classmethod
-    def find(cls, comment: str) -> Self | None:
+    def find(cls, comment: str) -> Origin | None:
         """The last such line of a comment, or None."""
         found = _ORIGIN_LINE.findall(comment)
         if not found:

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from deepstab.config import ModelParams
@@ -38,15 +39,8 @@ class StabDiscriminator(nn.Module):
         self.features = nn.Sequential(*blocks)
         self.classifier = nn.Linear(widths[-1], 1)
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """Judge a batch of clips.
-
-        Args:
-            clip: (batch, 3, time, height, width), RGB in [0, 1].
-
-        Returns:
-            Logits (batch,), positive for a real stable clip.
-        """
+    def forward(self, clip: Float[Tensor, "batch 3 time height width"]) -> Float[Tensor, " batch"]:
+        """Judge clips, RGB in [0, 1]: logits, positive for a real stable one."""
         luma = clip.mean(dim=1, keepdim=True)
         acceleration = luma[:, :, 2:] - 2 * luma[:, :, 1:-1] + luma[:, :, :-2]
         acceleration = F.pad(_ACCELERATION_GAIN * acceleration, (0, 0, 0, 0, 1, 1)).clamp(-2, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from deepstab.geometry import cell_centers
@@ -15,14 +16,16 @@ _TEXTURE_HALF = 1e-4
 _AGREEMENT_HALF = 0.01
 
 
-def texture(rgb: Tensor) -> Tensor:
+def texture(
+    rgb: Float[Tensor, "batch 3 time height width"],
+) -> Float[Tensor, "batch 1 time height width"]:
     """How far a point's motion can be seen, in [0, 1): from the structure tensor.
 
     Args:
-        rgb: (batch, 3, time, height, width) in [0, 1].
+        rgb: in [0, 1].
 
     Returns:
-        (batch, 1, time, height, width): smaller eigenvalue over itself plus a constant.
+        Its smaller eigenvalue over itself plus a constant.
 
     Source: J. Shi and C. Tomasi, Good features to track, CVPR 1994.
     """
@@ -38,19 +41,22 @@ def texture(rgb: Tensor) -> Tensor:
     return smaller / (smaller + _TEXTURE_HALF)
 
 
-def agreement(rgb: Tensor, flow: Tensor) -> Tensor:
+def agreement(
+    rgb: Float[Tensor, "batch 3 time height width"],
+    flow: Float[Tensor, "batch 2 time height width"],
+) -> Float[Tensor, "batch 1 time height width"]:
     """How well the previous frame, carried by the flow, explains a frame, in (0, 1].
 
     Where Farneback's method carries a moving object's flow into a flat background, or loses a
     large displacement, it does not.
 
     Args:
-        rgb: (batch, 3, time, height, width) in [0, 1].
-        flow: (batch, 2, time, height, width), (dx, dy) px to the previous frame.
+        rgb: in [0, 1].
+        flow: (dx, dy) px to the previous frame.
 
     Returns:
-        (batch, 1, time, height, width): 1 / (1 + (difference / half)^2); the first frame has no
-        previous one and is compared with itself.
+        1 / (1 + (difference / half)^2); the first frame has no previous one and is compared with
+        itself.
     """
     batch, _, time, height, width = rgb.shape
     previous = torch.cat([rgb[:, :, :1], rgb[:, :, :-1]], dim=2)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from deepstab.config import ModelParams
@@ -24,16 +25,16 @@ class Correction:
     """What the generator says of a clip.
 
     Attributes:
-        theta: (batch, time, 2, 3), see `deepstab.geometry`.
+        theta: see `deepstab.geometry`.
         cells: what the estimate was made from; None from the fc head, like all that follows.
         estimate: how the camera moved.
-        wobble: (batch, time, 6, 2), see `deepstab.models.wobble`.
+        wobble: see `deepstab.models.wobble`.
     """
 
-    theta: Tensor
+    theta: Float[Tensor, "batch time 2 3"]
     cells: Cells | None = None
     estimate: MotionEstimate | None = None
-    wobble: Tensor | None = None
+    wobble: Float[Tensor, "batch time 6 2"] | None = None
 
 
 class MotionHead(nn.Module):
@@ -61,7 +62,12 @@ class MotionHead(nn.Module):
             "quick", torch.eye(length) - smoothing_matrix(length, params.wobble_sigma), False
         )
 
-    def forward(self, rgb: Tensor, flow: Tensor, aspect: Tensor) -> Correction:
+    def forward(
+        self,
+        rgb: Float[Tensor, "batch 3 time height width"],
+        flow: Float[Tensor, "batch 2 time height width"],
+        aspect: Float[Tensor, " batch"],
+    ) -> Correction:
         """Arguments as for `StabGenerator.forward`."""
         cells, estimate, wobble = self.estimate(rgb, flow, aspect)
         path = accumulate(estimate.motion)
@@ -71,8 +77,11 @@ class MotionHead(nn.Module):
         return Correction(compose(_affine_part(quick, aspect), theta), cells, estimate, wobble)
 
     def estimate(
-        self, rgb: Tensor, flow: Tensor, aspect: Tensor
-    ) -> tuple[Cells, MotionEstimate, Tensor]:
+        self,
+        rgb: Float[Tensor, "batch 3 time height width"],
+        flow: Float[Tensor, "batch 2 time height width"],
+        aspect: Float[Tensor, " batch"],
+    ) -> tuple[Cells, MotionEstimate, Float[Tensor, "batch time 6 2"]]:
         """Cells, motion and wobble; arguments as for `StabGenerator.forward`."""
         cells = describe_cells(rgb, flow, aspect)
         estimate = estimate_motion(
@@ -113,7 +122,12 @@ class RegressionHead(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
-    def forward(self, rgb: Tensor, flow: Tensor, aspect: Tensor) -> Correction:
+    def forward(
+        self,
+        rgb: Float[Tensor, "batch 3 time height width"],
+        flow: Float[Tensor, "batch 2 time height width"],
+        aspect: Float[Tensor, " batch"],
+    ) -> Correction:
         """Arguments as for `StabGenerator.forward`."""
         height, width = flow.shape[-2:]
         gain = _FLOW_GAIN * isotropic_scale(aspect) * flow.new_tensor([2 / width, 2 / height])
@@ -135,13 +149,18 @@ class StabGenerator(nn.Module):
             MotionHead(params) if params.head == "motion" else RegressionHead(params)
         )
 
-    def forward(self, rgb: Tensor, flow: Tensor, aspect: Tensor) -> Correction:
+    def forward(
+        self,
+        rgb: Float[Tensor, "batch 3 time height width"],
+        flow: Float[Tensor, "batch 2 time height width"],
+        aspect: Float[Tensor, " batch"],
+    ) -> Correction:
         """The correction of a batch of clips.
 
         Args:
-            rgb: (batch, 3, time, height, width) in [0, 1].
-            flow: (batch, 2, time, height, width), (dx, dy) px to the previous frame.
-            aspect: (batch,), width / height of the video as filmed.
+            rgb: in [0, 1].
+            flow: (dx, dy) px to the previous frame.
+            aspect: width / height of the video as filmed.
         """
         if isinstance(self.head, RegressionHead):
             return self.head(rgb, flow, aspect)
@@ -149,8 +168,13 @@ class StabGenerator(nn.Module):
         with torch.autocast(rgb.device.type, enabled=False):
             return self.head(rgb.float(), flow.float(), aspect)
 
-    def estimate_motion(self, rgb: Tensor, flow: Tensor, aspect: Tensor) -> tuple[Tensor, Tensor]:
-        """The camera's motion (batch, time, 4) and wobble (batch, time, 6, 2); as `forward`.
+    def estimate_motion(
+        self,
+        rgb: Float[Tensor, "batch 3 time height width"],
+        flow: Float[Tensor, "batch 2 time height width"],
+        aspect: Float[Tensor, " batch"],
+    ) -> tuple[Float[Tensor, "batch time 4"], Float[Tensor, "batch time 6 2"]]:
+        """The camera's motion and wobble; as `forward`.
 
         Raises:
             ValueError: the fc head knows no motion.
@@ -161,8 +185,10 @@ class StabGenerator(nn.Module):
         return estimate.motion, wobble
 
 
-def _affine_part(wobble: Tensor, aspect: Tensor) -> Tensor:
-    """Thetas p -> p + the affine part of fields (batch, time, 6, 2)."""
+def _affine_part(
+    wobble: Float[Tensor, "batch time 6 2"], aspect: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch time 2 3"]:
+    """Thetas p -> p + the affine part of a wobble."""
     scale = isotropic_scale(aspect)[:, None, None]
     by_axis = torch.cat([torch.ones_like(scale[..., :1]), scale], dim=-1)
     # Isotropic to normalized: what a step along an axis adds, over the unit of what is added.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from deepstab.geometry import turn
@@ -32,18 +33,16 @@ class MotionEstimate:
     """How the camera moved, and who said so.
 
     Attributes:
-        steps: (batch, learned steps, time, 4), the motion after each reweighting that the network
-            took part in.
-        log_weights: (batch, learned steps, time, cells), the weights that led to it, up to a
-            constant per frame.
+        steps: the motion after each reweighting that the network took part in.
+        log_weights: the weights that led to it, up to a constant per frame.
     """
 
-    steps: Tensor
-    log_weights: Tensor
+    steps: Float[Tensor, "batch steps time 4"]
+    log_weights: Float[Tensor, "batch steps time cells"]
 
     @property
-    def motion(self) -> Tensor:
-        """(batch, time, 4)."""
+    def motion(self) -> Float[Tensor, "batch time 4"]:
+        """The motion after the last."""
         return self.steps[:, -1]
 
 
@@ -69,12 +68,18 @@ class Reweighter(nn.Module):
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)  # type: ignore[arg-type]  # the layer has a bias
 
-    def forward(self, cells: Cells, residual: Tensor, scale: float, progress: float) -> Tensor:
-        """The change of each cell's log weight, (batch, time, cells), within +-6.
+    def forward(
+        self,
+        cells: Cells,
+        residual: Float[Tensor, "batch time cells 2"],
+        scale: float,
+        progress: float,
+    ) -> Float[Tensor, "batch time cells"]:
+        """The change of each cell's log weight, within +-6.
 
         Args:
             cells: of a batch of clips.
-            residual: (batch, time, cells, 2), of the flow against the present estimate.
+            residual: of the flow against the present estimate.
             scale: residual that the hand-made weight counts a quarter.
             progress: of the reweighting, 0 to 1.
         """
@@ -140,16 +145,14 @@ def estimate_motion(
     )
 
 
-def solve_similarity(points: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """The weighted least-squares similarity from points to targets.
+def solve_similarity(
+    points: Float[Tensor, "batch 1 cells 2"],
+    targets: Float[Tensor, "batch time cells 2"],
+    weights: Float[Tensor, "batch time cells"],
+) -> Float[Tensor, "batch time 4"]:
+    """The similarity about the frame's center from points to targets, by weighted least squares.
 
-    Args:
-        points: (batch, 1, cells, 2).
-        targets: (batch, time, cells, 2).
-        weights: (batch, time, cells), positive.
-
-    Returns:
-        (batch, time, 4): shift x, shift y, angle_rad, log scale about the frame's center.
+    The weights are positive.
     """
     share = (weights / weights.sum(dim=-1, keepdim=True)).unsqueeze(-1)
     center, target_center = (share * points).sum(dim=2), (share * targets).sum(dim=2)
@@ -168,8 +171,10 @@ def solve_similarity(points: Tensor, targets: Tensor, weights: Tensor) -> Tensor
     return torch.cat([target_center - turned, torch.stack([angle, log_scale], dim=-1)], dim=-1)
 
 
-def apply_similarity(motion: Tensor, points: Tensor) -> Tensor:
-    """Points (batch or 1, 1, points, 2) moved by motions (batch, time, 4)."""
+def apply_similarity(
+    motion: Float[Tensor, "batch time 4"], points: Float[Tensor, "#batch 1 points 2"]
+) -> Float[Tensor, "batch time points 2"]:
+    """Move points by motions; one clip's may be those of all."""
     angle_rad, log_scale = motion[..., 2, None], motion[..., 3, None]
     return turn(points, angle_rad=angle_rad, log_scale=log_scale) + motion[..., :2].unsqueeze(2)
 

@@ -92,10 +92,11 @@ def _load_state(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: no such VGG19 weights; correct loss.vgg_weights")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise anything
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    except Exception:  # a damaged pickle can raise anything
+        # Torch's own words advise to load it without protection.
         raise CheckpointError(
-            f"{path}: not readable as VGG19 weights: {reason}; replace the file"
+            f"{path}: not readable as VGG19 weights (a file that holds code is never loaded); "
+            "replace the file"
         ) from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{path}: no state dict of tensors; save model.state_dict()")

@@ -8,6 +8,7 @@ more than its similarity says each point comes from elsewhere in frame t - 1.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from deepstab.models.cells import Cells
@@ -22,22 +23,16 @@ _SCALES = (0.016, 0.008, 0.004, 0.004, 0.004)
 _RIDGE = 3e-3
 
 
-def field_terms(points: Tensor) -> Tensor:
-    """The terms (..., 6) of a quadratic field at points (..., 2)."""
+def field_terms(points: Float[Tensor, "*points 2"]) -> Float[Tensor, "*points 6"]:
+    """The terms of a quadratic field at points."""
     x, y = points[..., 0], points[..., 1]
     return torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], dim=-1)
 
 
-def fit_wobble(cells: Cells, motion: Tensor) -> Tensor:
-    """The quadratic field that explains best what a motion leaves, robustly; zero without evidence.
-
-    Args:
-        cells: of a batch of clips.
-        motion: (batch, time, 4), of the same.
-
-    Returns:
-        (batch, time, 6, 2).
-    """
+def fit_wobble(
+    cells: Cells, motion: Float[Tensor, "batch time 4"]
+) -> Float[Tensor, "batch time 6 2"]:
+    """The field that explains best what a motion leaves, robustly; zero without evidence."""
     residual = cells.points + cells.displacement - apply_similarity(motion, cells.points)
     terms = field_terms(cells.points)[:, 0]
     products = (terms.unsqueeze(-1) * terms.unsqueeze(-2)).flatten(-2)

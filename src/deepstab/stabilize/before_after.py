@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from deepstab.errors import DeepStabError
 from deepstab.files import whole_or_absent
+from deepstab.image import Image
 from deepstab.stabilize.whole_video import warp_frame
 from deepstab.video.frames import probe, read_frames
 from deepstab.video.rewrite import rewrite_video
@@ -25,8 +26,6 @@ _PLAYER_SIDE_PX = 480
 _PLAYER_CRF, _PLAYER_PRESET = 28, "medium"
 _STRIP_WIDTH_PX = 480
 _STRIP_LABELS = ("input", "stabilized", "stable reference")
-
-Image = NDArray[np.uint8]
 
 
 def write_comparison(

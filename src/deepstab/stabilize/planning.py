@@ -8,7 +8,7 @@ Motions are as in `deepstab.trajectory`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import clarabel
@@ -16,11 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from deepstab.image import REFERENCE_WIDTH_PX
+from deepstab.stabilize.wobble import border_points, displacement
+
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
 
-# Share of the room that roll may use up; zoom as much; what is left is for the translation.
+# Share of the room that roll may use up; zoom as much; what is left is for the wobble, and what
+# that does not need, for the translation.
 _TURN_SHARE = 0.4
+WOBBLE_SHARE = 0.2
+"""Share of the room that a wobble may use up, see `deepstab.stabilize.wobble.held_back`."""
+
+# Of the room: so far the translation may go where roll, zoom and wobble fill it.
+_LEAST_ROOM = 0.01
 # Shorter scenes have no acceleration to take out.
 _MIN_FRAMES = 3
 # Nothing in a video is faster than back and forth from frame to frame.
@@ -32,6 +41,9 @@ _SEEN_PX = 0.1
 _CROP_STEP = 0.01
 # Where larger crops have cost so much more than the best, the search ends.
 _CROP_GIVE_UP = 0.3
+# The wobble is looked at where the border comes to lie, which depends on the scale a little.
+_VISIBLE_ROUNDS = 3
+_TINY = 1e-9
 # Keeps the solver's last digits inside the limits.
 _INSIDE = 1 - 1e-6
 
@@ -41,7 +53,7 @@ class Plan:
     """Corrections of a video, each p -> turn p + shift, and the zoom that hides the borders.
 
     `turn` and `shift` are (num_frames,) complex; `zoom` is the scale, at most 1, of the part of
-    the frame that is shown.
+    the frame that is shown. A wobble may follow them, see `deepstab.stabilize.wobble.bend`.
     """
 
     turn: Complexes
@@ -62,15 +74,23 @@ class Plan:
 
 
 def plan_corrections(
-    motion: Floats, *, aspect: float, period: float, least_visible: float, cuts: list[int]
+    motion: Floats,
+    wobble: Floats,
+    *,
+    aspect: float,
+    period: float,
+    least_visible: float,
+    cuts: list[int],
 ) -> Plan:
     """Take out of a camera path what is faster than a period, as far as the frame allows.
 
-    Where a correction would show what was not filmed, the path follows the camera just so far that
-    it does not. Scenes are planned apart.
+    Where a correction and its wobble would show what was not filmed, the path follows the camera
+    just so far that they do not. Scenes are planned apart.
 
     Args:
         motion: (num_frames, 4), of each frame to the previous; the first of a scene is ignored.
+        wobble: (num_frames, 6, 2), what the corrections go on through, see
+            `deepstab.stabilize.wobble.bend`.
         aspect: width / height of the video.
         period: movements of this period, frames, are halved; slower ones are kept, faster ones
             taken out; 2, the fastest there is, or less changes nothing.
@@ -78,19 +98,26 @@ def plan_corrections(
         cuts: first frames of the scenes after the first, ascending.
 
     Returns:
-        The plan; its zoom is one for all scenes and at least `least_visible`.
+        The plan; its zoom is one for all scenes, and at least `least_visible` if the wobble keeps
+        to its share of the room.
     """
     bounds = [0, *cuts, len(motion)]
     parts = [
-        _plan_scene(motion[first:last], aspect, period, least_visible)
+        _plan_scene(motion[first:last], wobble[first:last], aspect, period, least_visible)
         for first, last in pairwise(bounds)
     ]
     turn, shift = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Plan(turn, shift, float(visible_part(turn, shift, aspect).min()))
+    return Plan(turn, shift, float(visible_part(turn, shift, wobble, aspect).min()))
 
 
 def choose_plan(
-    motion: Floats, *, aspect: float, period: float, most_cropped: float, cuts: list[int]
+    motion: Floats,
+    wobble: Floats,
+    *,
+    aspect: float,
+    period: float,
+    most_cropped: float,
+    cuts: list[int],
 ) -> Plan:
     """The plan whose crop is worth what it takes out: little for little shake, more for more.
 
@@ -99,6 +126,7 @@ def choose_plan(
 
     Args:
         motion: as of `plan_corrections`.
+        wobble: as of `plan_corrections`.
         aspect: width / height of the video.
         period: as of `plan_corrections`.
         most_cropped: the largest crop, a share of the frame's side, in (0, 1).
@@ -107,7 +135,7 @@ def choose_plan(
     best, least_cost = None, math.inf
     for crop in np.arange(most_cropped, 0, -_CROP_STEP)[::-1]:
         plan = plan_corrections(
-            motion, aspect=aspect, period=period, least_visible=1 - crop, cuts=cuts
+            motion, wobble, aspect=aspect, period=period, least_visible=1 - crop, cuts=cuts
         )
         left = path_px(stabilized_motion(motion, plan), cuts=cuts, aspect=aspect)
         squares = np.sum(np.diff(left[:, :2], n=2, axis=0) ** 2, axis=1)
@@ -118,20 +146,22 @@ def choose_plan(
         elif cost > least_cost + _CROP_GIVE_UP or plan.zoom > 1 - crop + _CROP_STEP:
             break
     assert best is not None
-    return best
+    # How far a bent side reaches is known to about a thousandth of the frame, half a pixel.
+    return replace(best, zoom=max(best.zoom, 1 - most_cropped))
 
 
-def excess(path: Floats, axes: Floats, limits: Floats, *, period: float) -> Floats:
+def excess(path: Floats, axes: Floats, lower: Floats, upper: Floats, *, period: float) -> Floats:
     """What to take away from a path to make it smooth, within limits.
 
-    Of all r with |axes_t r_t| <= limits_t it is the one that makes
+    Of all r with lower_t <= axes_t r_t <= upper_t it is the one that makes
     sum |second difference of (path - r)|^2 + w^4 sum |r|^2 least, w = 2 pi / period: without
     limits a zero-phase low-pass of the path, 1 / (1 + (frequency / w)^4).
 
     Args:
         path: (num_frames, 2).
         axes: (num_frames, 2, 2), of full rank.
-        limits: (num_frames, 2), positive.
+        lower: (num_frames, 2), negative.
+        upper: (num_frames, 2), positive.
         period: frames.
 
     Returns:
@@ -141,7 +171,7 @@ def excess(path: Floats, axes: Floats, limits: Floats, *, period: float) -> Floa
         optimal camera paths, CVPR 2011, with squares instead of absolute values.
     """
     num_frames = len(path)
-    unit = limits.mean()  # The solver's tolerances are for numbers around 1.
+    unit = (upper - lower).mean() / 2  # The solver's tolerances are for numbers around 1.
     second_difference = sparse.diags_array(
         [1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(num_frames - 2, num_frames)
     )
@@ -150,7 +180,7 @@ def excess(path: Floats, axes: Floats, limits: Floats, *, period: float) -> Floa
     inside = sparse.bsr_array((axes, np.arange(num_frames), np.arange(num_frames + 1)))
     settings = clarabel.DefaultSettings()
     settings.verbose = False
-    bounds = np.tile(_INSIDE * limits.ravel() / unit, 2)
+    bounds = _INSIDE / unit * np.concatenate([upper.ravel(), -lower.ravel()])
     found = clarabel.DefaultSolver(
         sparse.triu(bending + staying, format="csc"),
         -(bending @ (path.ravel() / unit)),
@@ -163,23 +193,28 @@ def excess(path: Floats, axes: Floats, limits: Floats, *, period: float) -> Floa
     return unit * np.reshape(found.x, (num_frames, 2))
 
 
-def visible_part(turn: Complexes, shift: Complexes, aspect: float) -> Floats:
+def visible_part(turn: Complexes, shift: Complexes, wobble: Floats, aspect: float) -> Floats:
     """Per frame, the largest scale, at most 1, at which the corrected frame shows no border.
 
     Args:
         turn: (num_frames,).
         shift: (num_frames,).
+        wobble: (num_frames, 6, 2).
         aspect: width / height.
     """
-    half = np.array([np.sqrt(aspect), 1 / np.sqrt(aspect)])
+    border = turn[:, None] * border_points(aspect)
     visible = np.ones(len(turn))
-    for sign_x, sign_y in ((1, 1), (1, -1)):  # the other two corners are their negatives
-        corner = turn * (sign_x * half[0] + 1j * sign_y * half[1])
-        for reach, offset, limit in (
-            (np.abs(corner.real), np.abs(shift.real), half[0]),
-            (np.abs(corner.imag), np.abs(shift.imag), half[1]),
-        ):
-            visible = np.minimum(visible, np.maximum(limit - offset, 0) / np.maximum(reach, 1e-9))
+    for _ in range(_VISIBLE_ROUNDS):
+        corrected = visible[:, None] * border + shift[:, None]
+        offset = shift[:, None] + displacement(wobble, corrected)
+        scales = [
+            np.maximum(half - np.sign(to) * by, 0) / np.maximum(np.abs(to), _TINY)
+            for half, to, by in (
+                (np.sqrt(aspect), border.real, offset.real),
+                (1 / np.sqrt(aspect), border.imag, offset.imag),
+            )
+        ]
+        visible = np.minimum(np.min(scales, axis=(0, 2)), 1)
     return visible
 
 
@@ -198,13 +233,13 @@ def path_px(motion: Floats, *, cuts: list[int], aspect: float) -> Floats:
     """Motions summed up: (num_frames, 4), x and y in px at width 640; still across cuts."""
     motion = motion.copy()
     motion[[0, *cuts]] = 0
-    motion[:, :2] *= 320 / np.sqrt(aspect)
+    motion[:, :2] *= REFERENCE_WIDTH_PX / 2 / np.sqrt(aspect)
     path: Floats = np.cumsum(motion, axis=0)
     return path
 
 
 def _plan_scene(
-    motion: Floats, aspect: float, period: float, least_visible: float
+    motion: Floats, wobble: Floats, aspect: float, period: float, least_visible: float
 ) -> tuple[Complexes, Complexes]:
     """Roll and zoom first; the shifts then in the axes of the stabilized camera, so that roll
     jitter does not leak into the translation."""
@@ -214,21 +249,39 @@ def _plan_scene(
     motion = np.concatenate([np.zeros((1, 4)), motion[1:]])
     half = np.array([np.sqrt(aspect), 1 / np.sqrt(aspect)])
     room = _TURN_SHARE * (1 - least_visible)
-    turned = excess(
-        np.cumsum(motion[:, 2:], axis=0),
-        np.broadcast_to(np.eye(2), (num_frames, 2, 2)),
-        np.broadcast_to([room * half.min() / half.max(), room], (num_frames, 2)),
-        period=period,
-    )
+    limits = np.broadcast_to([room * half.min() / half.max(), room], (num_frames, 2))
+    axes = np.broadcast_to(np.eye(2), (num_frames, 2, 2))
+    turned = excess(np.cumsum(motion[:, 2:], axis=0), axes, -limits, limits, period=period)
     turn = np.exp(-(turned[:, 1] + 1j * turned[:, 0]))
     steps = (motion[:, 0] + 1j * motion[:, 1]) / np.concatenate([[1], turn[:-1]])
     position = np.cumsum(steps)
-    corners = turn[:, None] * (half[0] * np.array([1, -1]) + 1j * half[1])
-    reach = np.stack([np.abs(corners.real).max(axis=1), np.abs(corners.imag).max(axis=1)], axis=1)
+    lower, upper = _shift_limits(turn, wobble, aspect, least_visible)
+    # What is taken away from the path is, seen from the corrected frame, minus the shift.
     left = excess(
         np.stack([position.real, position.imag], axis=1),
         np.stack([turn.real, -turn.imag, turn.imag, turn.real], axis=1).reshape(-1, 2, 2),
-        half - least_visible * reach,
+        -upper,
+        -lower,
         period=period,
     )
     return turn, -turn * (left[:, 0] + 1j * left[:, 1])
+
+
+def _shift_limits(
+    turn: Complexes, wobble: Floats, aspect: float, least_visible: float
+) -> tuple[Floats, Floats]:
+    """How far, (num_frames, 2) each, a corrected frame may be shifted left or up, right or down."""
+    half = np.array([np.sqrt(aspect), 1 / np.sqrt(aspect)])
+    border = turn[:, None] * border_points(aspect)
+    # Shifted to its limit, a side comes to lie between its place at rest and the frame's own side.
+    bent = np.concatenate(
+        [
+            least_visible * border + displacement(wobble, scale * border)
+            for scale in (least_visible, 1.0)
+        ],
+        axis=1,
+    )
+    bent = np.stack([bent.real, bent.imag], axis=-1)
+    least = _LEAST_ROOM * (1 - least_visible) * half
+    lower = np.minimum(-half - bent.min(axis=1), -least)
+    return lower, np.maximum(half - bent.max(axis=1), least)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+from deepstab.image import Image
 
 # A cut leaves more unexplained than this share of the frame's contrast, and than this many times
 # what its neighbors leave, so many to either side; and at least so many gray levels.

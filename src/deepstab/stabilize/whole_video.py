@@ -17,23 +17,23 @@ from deepstab.config import NetworkParams
 from deepstab.data.flow import with_flow
 from deepstab.errors import CheckpointError
 from deepstab.geometry import theta_to_pixels
+from deepstab.image import Image
 from deepstab.models.checkpoints import Checkpoint, Origin
 from deepstab.models.generator import StabGenerator
 from deepstab.stabilize.estimates import VideoMotion, estimate_motion
 from deepstab.stabilize.planning import (
+    WOBBLE_SHARE,
     Plan,
     choose_plan,
     path_px,
     plan_corrections,
     stabilized_motion,
 )
-from deepstab.stabilize.wobble import bend, filled_share, filled_zoom, pixel_map, quick_part
+from deepstab.stabilize.wobble import bend, held_back, pixel_map, quick_part
 from deepstab.video.ahead import ahead
 from deepstab.video.color import Planes
 from deepstab.video.frames import probe, read_frames
 from deepstab.video.rewrite import rewrite_planes
-
-Image = NDArray[np.uint8]
 
 AUTO_CROP_FRACTION = 0.2
 """The most that `Crop("auto", ...)` may cut away in `deepstab stabilize` and in the evaluation."""
@@ -165,17 +165,6 @@ class PlannedVideo:
         """The corrections as bent thetas (num_frames, 2, 6), zoom and wobble included."""
         return bend(self.plan.thetas(self.aspect), self.wobble, self.aspect)
 
-    def filled(self, *, least_zoom: float) -> PlannedVideo:
-        """The same, zoomed in as far as the wobble would bend the border into the picture.
-
-        Args:
-            least_zoom: where that is not enough, the wobble is held back instead, frame by frame.
-        """
-        zoom = max(self.plan.zoom * filled_zoom(self.thetas()), least_zoom)
-        zoomed = dataclasses.replace(self, plan=dataclasses.replace(self.plan, zoom=zoom))
-        share = filled_share(zoomed.plan.thetas(self.aspect), self.wobble, self.aspect)
-        return dataclasses.replace(zoomed, wobble=share[:, None, None] * self.wobble)
-
 
 def plan_file(
     source: Path,
@@ -235,34 +224,21 @@ def plan_motion(
         period: frames, see `smoothing_period`.
         wobble_sigma: see `deepstab.stabilize.wobble.quick_part`.
     """
-    plan = plan_video(moved.motion, crop, aspect=moved.aspect, period=period, cuts=moved.cuts)
-    wobble = quick_part(moved.wobble, sigma=wobble_sigma, cuts=moved.cuts)
-    planned = PlannedVideo(moved.motion, wobble, moved.cuts, plan, moved.aspect)
-    return planned.filled(least_zoom=1 - crop.fraction) if crop.mode == "auto" else planned
-
-
-def plan_video(
-    motion: NDArray[np.float64], crop: Crop, *, aspect: float, period: float, cuts: list[int]
-) -> Plan:
-    """Plan the corrections of a video, and the zoom that goes with the crop.
-
-    Args:
-        motion: (num_frames, 4), see `deepstab.stabilize.planning`.
-        crop: what may be cut away.
-        aspect: width / height of the video.
-        period: frames, see `smoothing_period`.
-        cuts: first frames of the scenes after the first, ascending.
-    """
+    motion, aspect, cuts = moved.motion, moved.aspect, moved.cuts
+    wobble = quick_part(moved.wobble, sigma=wobble_sigma, cuts=cuts)
+    if crop.mode != "none":
+        wobble = held_back(wobble, aspect, WOBBLE_SHARE * crop.fraction)
     if crop.mode == "auto":
-        return choose_plan(
-            motion, aspect=aspect, period=period, most_cropped=crop.fraction, cuts=cuts
+        plan = choose_plan(
+            motion, wobble, aspect=aspect, period=period, most_cropped=crop.fraction, cuts=cuts
         )
+        return PlannedVideo(motion, wobble, cuts, plan, aspect)
     zoom = 1 - crop.fraction if crop.mode == "fixed" else 1.0
     least_visible = zoom if crop.mode == "fixed" else _LEAST_VISIBLE_UNCROPPED
     plan = plan_corrections(
-        motion, aspect=aspect, period=period, least_visible=least_visible, cuts=cuts
+        motion, wobble, aspect=aspect, period=period, least_visible=least_visible, cuts=cuts
     )
-    return dataclasses.replace(plan, zoom=zoom)
+    return PlannedVideo(motion, wobble, cuts, dataclasses.replace(plan, zoom=zoom), aspect)
 
 
 def smoothing_period(frame_rate: float) -> float:

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 Floats = NDArray[np.float64]
+Complexes = NDArray[np.complex128]
 
 _KERNEL_REACH = 4  # the Gaussian is cut at so many sigma
 _MIN_FRAMES = 3
 # Along every side of the frame, points at which it is seen whether it stays filled.
 _BORDER_POINTS = 9
-# Zooms and shares are found this closely.
-_CLOSE = 1e-4
 # A frame is stretched by so much at most, which nobody sees; where the flow is wrong, it would be
 # by more.
 _MOST_STRETCH = 0.01
@@ -84,50 +83,43 @@ def apply_bent(bent: Floats, points: Floats) -> Floats:
     return mapped
 
 
-def filled_zoom(bent: Floats) -> float:
-    """By how much more, at most 1, to zoom in so that bent corrections show nothing not filmed.
+def displacement(wobble: Floats, points: Complexes) -> Complexes:
+    """By how much fields displace points, isotropic, x + iy.
 
     Args:
-        bent: (num_frames, 2, 6), zoom included.
-    """
-    border = _border()
-    low, high = 0.5, 1.0
-    if np.abs(apply_bent(bent, border)).max() <= 1:
-        return high
-    while high - low > _CLOSE:
-        middle = (low + high) / 2
-        if np.abs(apply_bent(bent, middle * border)).max() <= 1:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def filled_share(thetas: Floats, wobble: Floats, aspect: float) -> Floats:
-    """The share of each frame's wobble, at most 1, that shows nothing not filmed.
-
-    Args:
-        thetas: (num_frames, 2, 3), zoom included, which show nothing not filmed by themselves.
         wobble: (num_frames, 6, 2).
-        aspect: width / height.
+        points: (num_frames, num_points), or (num_points,), the same in all frames.
 
     Returns:
-        (num_frames,).
+        (num_frames, num_points).
     """
-    border = _border()
+    x, y = points.real, points.imag
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
+    field = wobble[..., 0] + 1j * wobble[..., 1]
+    moved: Complexes = (field.T[..., None] * terms.reshape(6, -1, points.shape[-1])).sum(axis=0)
+    return moved
 
-    def fits(share: Floats) -> NDArray[np.bool_]:
-        bent = bend(thetas, share[:, None, None] * wobble, aspect)
-        inside: NDArray[np.bool_] = np.abs(apply_bent(bent, border)).max(axis=(1, 2)) <= 1
-        return inside
 
-    high = np.ones(len(thetas))
-    low = np.where(fits(high), 1.0, 0.0)
-    while (high - low).max(initial=0.0) > _CLOSE:
-        middle = (low + high) / 2
-        inside = fits(middle)
-        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-    return low
+def held_back(wobble: Floats, aspect: float, room: float) -> Floats:
+    """A wobble, frame by frame weakened so far that it leaves the frame's border in its room.
+
+    Args:
+        wobble: (num_frames, 6, 2).
+        aspect: width / height.
+        room: by how much a point of the border may be displaced, as a share of the half side.
+    """
+    moved = displacement(wobble, border_points(aspect))
+    share = np.maximum(np.abs(moved.real) / np.sqrt(aspect), np.abs(moved.imag) * np.sqrt(aspect))
+    return wobble * (room / np.maximum(share.max(axis=1), room))[:, None, None]
+
+
+def border_points(aspect: float) -> Complexes:
+    """Points on its bottom, top, right and left side, nine each: (36,), isotropic x + iy."""
+    side = np.linspace(-1, 1, _BORDER_POINTS)
+    across = np.concatenate([side, side, np.ones_like(side), -np.ones_like(side)])
+    down = np.concatenate([np.ones_like(side), -np.ones_like(side), side, side])
+    points: Complexes = across * np.sqrt(aspect) + 1j * down / np.sqrt(aspect)
+    return points
 
 
 def pixel_map(
@@ -154,14 +146,6 @@ def pixel_map(
         place += by_xx * x * x
         maps.append(place)
     return maps[0], maps[1]
-
-
-def _border() -> Floats:
-    """Points on the frame's border, (num_points, 2), normalized."""
-    side = np.linspace(-1, 1, _BORDER_POINTS)
-    edge = np.ones_like(side)
-    sides = [(side, edge), (side, -edge), (edge, side), (-edge, side)]
-    return np.concatenate([np.stack(pair, axis=1) for pair in sides])
 
 
 def _smooth(path: Floats, sigma: float) -> Floats:

@@ -14,16 +14,21 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from deepstab.errors import TrackingError
-from deepstab.tracking.run import one_line
+from deepstab.tracking.address import is_http, one_line, shown
+from deepstab.tracking.database import (
+    ARTIFACTS_FOLDER,
+    ailment,
+    artifacts_of,
+    follow_checkout,
+    made,
+    sqlite_file,
+    sqlite_uri,
+)
 
 _PROBE_TIMEOUT_S = 4.0
-_LOCK_TIMEOUT_S = 120.0  # another process creates the database
 _DATABASE = re.compile(r"(sqlite|postgresql|mysql|mssql)(\+\w+)?:")
-_CREDENTIALS = re.compile(r"//[^/@]*@")
-_REMEDY = "start the server, correct or unset MLFLOW_TRACKING_URI, or set DEEPSTAB_TRACKING=off"
+_OTHERWISE = "correct or unset MLFLOW_TRACKING_URI, or set DEEPSTAB_TRACKING=off"
 _MLFLOW_SETTINGS = {
     # The outbox tries again; mlflow's own four minutes of retries would hold up the end of a run.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -40,11 +45,8 @@ def tracking_uri(root: Path) -> str:
     A relative SQLite path counts from the root, wherever the stage runs.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    database = _sqlite_file(uri)
-    if database is None or database.is_absolute():
-        return uri
-    path = (root / database).absolute().as_posix()
-    return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
+    database = sqlite_file(uri)
+    return uri if database is None or database.is_absolute() else sqlite_uri(root / database)
 
 
 def connect(uri: str) -> Any:
@@ -56,7 +58,7 @@ def connect(uri: str) -> Any:
     Raises:
         TrackingError: mlflow is not installed, or there is no such store, or it is away.
     """
-    database = _sqlite_file(uri)
+    database = sqlite_file(uri)
     if database is not None and not database.is_file():
         raise TrackingError(
             f"there is no MLflow database {database}; run the pipeline first, call from the "
@@ -67,7 +69,10 @@ def connect(uri: str) -> Any:
         client = _load_client()
         if _DATABASE.match(uri):
             _connect_once(uri)
-        return client(uri, uri)
+        opened = client(uri, uri)
+        if database is not None:
+            follow_checkout(database)
+        return opened
 
 
 def open_store(uri: str, *, experiment: str, root: Path) -> tuple[Any, str]:
@@ -82,10 +87,12 @@ def open_store(uri: str, *, experiment: str, root: Path) -> tuple[Any, str]:
         An `mlflow.MlflowClient`, and the experiment's id.
     """
     probe(uri)
-    client = _load_client()
-    with _creation_lock(uri):
+    client, database = _load_client(), sqlite_file(uri)
+    with made(database) if database else nullcontext():
         if _DATABASE.match(uri):
             _prepare_database(uri, experiment=experiment, root=root)
+        if database is not None:
+            follow_checkout(database)
         opened = client(uri)
         return opened, _get_or_create(opened, experiment)
 
@@ -124,8 +131,14 @@ def probe(uri: str) -> None:
     if not is_http(uri):
         return
     try:
-        address = f"{shown(uri).rstrip('/')}/health"
-        urllib.request.urlopen(address, timeout=_PROBE_TIMEOUT_S).close()
+        place = urllib.parse.urlsplit(uri)
+        health = place._replace(
+            netloc=place.netloc.rpartition("@")[2],
+            path=f"{place.path.rstrip('/')}/health",
+            query="",
+            fragment="",
+        )
+        urllib.request.urlopen(health.geturl(), timeout=_PROBE_TIMEOUT_S).close()
     except urllib.error.HTTPError as error:
         error.close()
         if error.code in {502, 503, 504}:  # any other answer is one of a server that is there
@@ -147,46 +160,28 @@ def _prepare_database(uri: str, *, experiment: str, root: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     _connect_once(uri)
-    database = _sqlite_file(uri)
-    artifacts = (database.parent if database else root.absolute()) / "mlruns"
+    database = sqlite_file(uri)
+    artifacts = artifacts_of(database) if database else root.absolute() / ARTIFACTS_FOLDER
     store: Any = SqlAlchemyStore(uri, artifacts.as_uri())
     if store.get_experiment_by_name(experiment) is None:
         store.create_experiment(experiment)
 
 
 @contextmanager
-def _creation_lock(uri: str) -> Iterator[None]:
-    """Several processes that open a new SQLite store at once would corrupt it for good."""
-    database = _sqlite_file(uri)
-    if database is not None:
-        database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock", _LOCK_TIMEOUT_S) if database else nullcontext():
-        yield
+def refusals(uri: str, remedy: str = "") -> Iterator[None]:
+    """Turn whatever MLflow, its database or the network raise into a `TrackingError`.
 
-
-@contextmanager
-def refusals(uri: str, remedy: str = _REMEDY) -> Iterator[None]:
-    """Turn whatever MLflow, its database or the network raise into a `TrackingError`."""
+    Args:
+        uri: of the store.
+        remedy: what helps where the store itself is as it should be.
+    """
     try:
         yield
     except TrackingError:
         raise
     except Exception as error:  # of mlflow, its database, the network, the disk
-        raise TrackingError(f"MLflow at {shown(uri)}: {one_line(error)}; {remedy}") from error
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    prefix = "sqlite:///"
-    if not uri.startswith(prefix):
-        return None
-    return Path(urllib.parse.unquote(uri.removeprefix(prefix).partition("?")[0]))
-
-
-def is_http(uri: str) -> bool:
-    """Whether a URI is one of the web."""
-    return uri.startswith(("http://", "https://"))
-
-
-def shown(uri: str) -> str:
-    """The URI without a user's name and password."""
-    return _CREDENTIALS.sub("//", uri)
+        database = sqlite_file(uri)
+        if database is not None and (found := ailment(database)):
+            raise TrackingError(found) from error
+        remedy = remedy or (_OTHERWISE if database else f"start the server, {_OTHERWISE}")
+        raise TrackingError(f"MLflow at {shown(uri)}: {one_line(error, uri)}; {remedy}") from error

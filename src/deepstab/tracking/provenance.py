@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import importlib.metadata
+import logging
 import os
 import platform
 import re
@@ -20,11 +21,46 @@ from deepstab.config import flatten, load_params, parse_params
 from deepstab.errors import ParameterError
 from deepstab.tracking import names
 
+_log = logging.getLogger(__name__)
+
 _TIMEOUT_S = 30.0
 _NAME_LENGTH = 60  # what a column of MLflow's table shows
 # Not what stages read and write, which digests identify: DVC rewrites dvc.lock after every stage,
 # and removes a stage's reports before it. The folders are those beside params.yaml.
-_CODE = (":/", ":(exclude,top,glob)**/dvc.lock", ":(exclude)data", ":(exclude)reports")
+_NO_CODE = (":(exclude,top,glob)**/dvc.lock", ":(exclude)data", ":(exclude)reports")
+# Of files that git does not know, those that a stage can import, or a package reads.
+_NEW_CODE = (":(top,glob)**/*.py", "src", "stages")
+# A run's artifacts are for many to read.
+_SECRET_NAMES = (
+    ".env*",
+    "*.env",
+    ".netrc",
+    ".pgpass",
+    ".pypirc",
+    ".npmrc",
+    ".git-credentials",
+    ".htpasswd",
+    "kaggle.json",
+    "access_token*",
+    "credentials*",
+    "secrets*",
+    "service[-_]account*",
+    "id_rsa*",
+    "id_dsa*",
+    "id_ecdsa*",
+    "id_ed25519*",
+    "*.pem",
+    "*.key",
+    "*.p12",
+    "*.pfx",
+    "*.kdbx",
+    "*.token",
+)
+_SECRET_FOLDERS = (".ssh", ".aws", ".kaggle", ".gnupg")
+_SECRETS = (
+    *(f"top,icase,glob)**/{name}" for name in _SECRET_NAMES),
+    *(f"top,icase,glob)**/{name}/**" for name in _SECRET_FOLDERS),
+)
 
 
 @dataclass(frozen=True)
@@ -89,16 +125,23 @@ def _changed_params() -> str:
 
 
 def _uncommitted_diff() -> str | None:
-    """Changed and new files as a patch to HEAD.
+    """Changed files, and new ones that are code, as a patch to HEAD; never what may be secret.
 
     A fresh index makes git compare contents: in the workspaces of `dvc exp run --temp` the index
     takes a file that changed but kept its length (`0.1` to `0.2`) for unchanged.
     """
+    taken = (*_NO_CODE, *(f":(exclude,{secret}" for secret in _SECRETS))
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
         _output("git", "read-tree", "HEAD", **index)
-        _output("git", "add", "--intent-to-add", "--", *_CODE, **index)
-        return _output("git", "diff", "HEAD", "--", *_CODE, **index)
+        for new in _NEW_CODE:  # one at a time: git refuses all where one matches nothing
+            _output("git", "add", "--intent-to-add", "--", new, *taken, **index)
+        secret = (*_NO_CODE, *(f":({secret}" for secret in _SECRETS))
+        status = ("git", "status", "--porcelain", "--untracked-files=all", "--", *secret)
+        if left_out := _output(*status, **index):
+            named = ", ".join(line[3:] for line in left_out.splitlines())
+            _log.warning("not kept in the run, for they may be secret: %s", named)
+        return _output("git", "diff", "HEAD", "--", ":/", *taken, **index)
 
 
 def _output(*command: str, **environment: str) -> str | None:

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from deepstab.tracking import names
+from deepstab.tracking.address import one_line
 from deepstab.tracking.outbox import Destination, Outbox, Status, now_ms
 
 Plain = str | int | float | bool | list[str]
@@ -41,6 +42,7 @@ class Store(Destination, Protocol):
     def send_dataset(
         self, run_id: str, *, name: str, sha256: str, source: str, context: str
     ) -> None: ...
+    def last_steps(self, run_id: str) -> dict[str, int]: ...
 
 
 class Tracker:
@@ -115,10 +117,32 @@ class Tracker:
 class Run(Tracker):
     """An MLflow run this process reports to; `start_run` and `attach_run` make one."""
 
-    def __init__(self, store: Store, run_id: str, *, outbox: Path, monitors: list[Any]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        *,
+        outbox: Path,
+        monitors: list[Any],
+        goes_on: bool = False,
+    ) -> None:
+        """Open the run's outbox.
+
+        Args:
+            store: where the run is.
+            run_id: the run.
+            outbox: folder of the outboxes of all runs.
+            monitors: MLflow's, of the system's load.
+            goes_on: an interrupted process of the same work had the run before. That one's points
+                are sent first, and of each metric only later steps are taken from this one.
+        """
         self.run_id = run_id
         self._store, self._monitors = store, monitors
         self._outbox = Outbox.create(outbox, run_id=run_id, uri=store.uri)
+        self._last_steps: dict[str, int] = {}
+        if goes_on:
+            self._send_leftovers()
+            self._last_steps = store.last_steps(run_id)
         self._away = False
         self._stop = threading.Event()
         self._sender = threading.Thread(target=self._send, name="tracking", daemon=True)
@@ -139,7 +163,8 @@ class Run(Tracker):
                     f"metric name {name!r}: use letters, digits and _ - . / : or space"
                 )
         ms = now_ms()
-        self._outbox.append(points=[(name, float(v), ms, step) for name, v in values.items()])
+        new = {name: v for name, v in values.items() if step > self._last_steps.get(name, -1)}
+        self._outbox.append(points=[(name, float(v), ms, step) for name, v in new.items()])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._outbox.append(tags=tags.items())
@@ -163,7 +188,7 @@ class Run(Tracker):
                 _log.warning(
                     "MLflow at %s is away: %s; the work goes on, what waits is kept in %s",
                     uri,
-                    one_line(error),
+                    one_line(error, self._store.uri),
                     self._outbox.folder,
                 )
             self._away = True
@@ -192,7 +217,8 @@ class Run(Tracker):
 
     def _send(self) -> None:
         self._send_leftovers()
-        num_samples = 0
+        known = [v for k, v in self._last_steps.items() if k.startswith(names.SYSTEM_PREFIX)]
+        num_samples = max(known, default=-1) + 1
         while not self._stop.wait(_SEND_EVERY_S):
             self._measure_system(num_samples)
             num_samples += 1
@@ -208,7 +234,7 @@ class Run(Tracker):
                 monitor.clear_metrics()
                 self.log_metrics(values, step=step)
         except Exception as error:  # of a driver: it must not end the sending
-            _log.warning("system metrics end here: %s", one_line(error))
+            _log.warning("system metrics end here: %s", one_line(error, self._store.uri))
             self._monitors = []
 
     def _send_leftovers(self) -> None:
@@ -226,10 +252,7 @@ class Run(Tracker):
                     left.release(remove=sent)
             except Exception as error:  # as in flush; what is left stays for the next run
                 _log.warning(
-                    "%s was not sent: %s; delete it if its run is gone", folder, one_line(error)
+                    "%s was not sent: %s; delete it if its run is gone",
+                    folder,
+                    one_line(error, self._store.uri),
                 )
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error in a single line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

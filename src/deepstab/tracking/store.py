@@ -19,12 +19,11 @@ from typing import Any
 
 from deepstab.errors import TrackingError
 from deepstab.tracking import names
+from deepstab.tracking.address import is_http, shown
 from deepstab.tracking.connection import (
-    is_http,
     open_store,
     probe,
     refusals,
-    shown,
     tracking_uri,
 )
 from deepstab.tracking.outbox import Point, Status, Tag
@@ -61,8 +60,10 @@ def start_run(
     name: str | None = None,
     tags: Mapping[str, str] | None = None,
     system_metrics: bool = False,
+    interrupted: str = "",
+    params: Mapping[str, Plain] | None = None,
 ) -> Iterator[Tracker]:
-    """Open a new run; it ends FINISHED, FAILED on an exception, or KILLED on an interrupt.
+    """Open a run; it ends FINISHED, FAILED on an exception, or KILLED on an interrupt.
 
     Tags say which commit, branch and DVC experiment it is, and which Python, processor and GPU it
     ran on; uncommitted changes and packages are among its artifacts.
@@ -75,6 +76,9 @@ def start_run(
         name: name of the run; default: as `Provenance.name`, or one MLflow makes up.
         tags: further tags.
         system_metrics: also record processor, memory and GPU load every few seconds.
+        interrupted: id of a run to go on with, rather than to open a new one, if it is here and
+            has no other values for the parameters; what it has already is not recorded again.
+        params: all parameters, as for `Tracker.log_params`; only compared.
 
     Raises:
         TrackingError: mlflow is not installed, or its store is away or refuses.
@@ -86,10 +90,15 @@ def start_run(
     with refusals(uri):
         store = _Store(uri, experiment=experiment, root=root)
         monitors = _load_monitors() if system_metrics else []
-        run_id = store.create_run(name or provenance.name, {**provenance.tags, **(tags or {})})
-    with _closing(Run(store, run_id, outbox=outbox, monitors=monitors)) as run:
-        for artifact, text in provenance.texts.items():
-            run.log_text(text, artifact)
+        goes_on = bool(interrupted) and store.reopen(interrupted, params or {})
+        run_id = interrupted
+        if not goes_on:
+            run_id = store.create_run(name or provenance.name, {**provenance.tags, **(tags or {})})
+    run = Run(store, run_id, outbox=outbox, monitors=monitors, goes_on=goes_on)
+    with _closing(run):
+        if not goes_on:
+            for artifact, text in provenance.texts.items():
+                run.log_text(text, artifact)
         yield run
 
 
@@ -125,14 +134,13 @@ def attach_run(
     uri = tracking_uri(root)
     with refusals(uri):
         store = _Store(uri, experiment=experiment, root=root)
-        reopened = store.reopen(run_id, {key: str(value) for key, value in params.items()})
+        reopened = store.reopen(run_id, params)
     if reopened:
         with _closing(Run(store, run_id, outbox=outbox, monitors=[])) as run:
             run.set_tags(tags or {})
             run.log_params(params)
             yield run
     else:
-        _log.info("run %s cannot continue at %s: a new one is opened", run_id, store.shown_uri)
         tags = {names.TRAINED_IN_TAG: run_id, **(tags or {})}
         with start_run(experiment=experiment, root=root, outbox=outbox, tags=tags) as new:
             new.log_params(params)
@@ -167,8 +175,15 @@ class _Store:
         run = self._client.create_run(self._experiment_id, tags=dict(tags), run_name=name)
         return str(run.info.run_id)
 
-    def reopen(self, run_id: str, params: Mapping[str, str]) -> bool:
+    def reopen(self, run_id: str, params: Mapping[str, Plain]) -> bool:
         """Set a run running again, if it is here and has no other values for the parameters."""
+        if not self._can_hold(run_id, {key: str(value) for key, value in params.items()}):
+            _log.info("run %s cannot continue at %s: a new one is opened", run_id, self.shown_uri)
+            return False
+        self._client.update_run(run_id, status="RUNNING")
+        return True
+
+    def _can_hold(self, run_id: str, params: Mapping[str, str]) -> bool:
         from mlflow.exceptions import MlflowException
 
         try:
@@ -179,10 +194,13 @@ class _Store:
             raise
         known = run.data.params
         same = all(known.get(k, v[:_PARAM_LENGTH]) == v[:_PARAM_LENGTH] for k, v in params.items())
-        if not same or run.info.lifecycle_stage != "active":
-            return False
-        self._client.update_run(run_id, status="RUNNING")
-        return True
+        return bool(same and run.info.lifecycle_stage == "active")
+
+    def last_steps(self, run_id: str) -> dict[str, int]:
+        with refusals(self.uri):
+            self.probe()
+            latest = self._client.get_run(run_id).data.to_proto().metrics
+            return {metric.key: metric.step for metric in latest}
 
     def send_params(self, run_id: str, params: Mapping[str, str]) -> None:
         from mlflow.entities import Param

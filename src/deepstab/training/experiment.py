@@ -14,13 +14,17 @@ from deepstab.tracking import names
 from deepstab.tracking.durations import recall_durations
 from deepstab.tracking.run import Tracker
 from deepstab.tracking.store import start_run
+from deepstab.training.fingerprint import fingerprint
 from deepstab.training.loop import TrainingResult, train
+from deepstab.training.state import StateFile
 
 
 def run_experiment(
     params_file: Path, *, raw: Path, shards: Path, destination: Path, root: Path
 ) -> TrainingResult:
-    """Train both networks in a new run, which gets parameters, data, figures and checkpoints.
+    """Train both networks in a run, which gets parameters, data, figures and checkpoints.
+
+    An interrupted training goes on in the run it had, or in a new one where that is gone.
 
     Args:
         params_file: the parameters; the run keeps them value by value, and the file as it is.
@@ -39,6 +43,7 @@ def run_experiment(
     index = ShardIndex.load(shards)
     verify_shards(index)
     scratch = root / ".scratch"
+    state = StateFile(scratch / "train", fingerprint(params, index))
     with start_run(
         experiment=params.tracking.experiment,
         root=root,
@@ -48,6 +53,8 @@ def run_experiment(
             names.DATA_GENERATED_TAG: str(manifest.generated),
         },
         system_metrics=True,
+        interrupted=state.interrupted_run(),
+        params=flatten(params),
     ) as tracker:
         _log_inputs(tracker, params, manifest)
         tracker.log_text(params_file.read_bytes().decode(), names.PARAMS_FILE)
@@ -57,14 +64,16 @@ def run_experiment(
             params=params,
             vgg19=raw / VGG19_NAME,
             destination=destination,
-            scratch=scratch / "train",
+            state=state,
             tracker=tracker,
         )
         _log_result(tracker, result, destination)
         digests = {"download": manifest.digest(), "flow": index.digest()}
         durations = recall_durations(digests, scratch=scratch)
-        durations[names.DURATION_PREFIX + "train"] = time.monotonic() - started
+        duration_s = time.monotonic() - started + result.earlier_s
+        durations[names.DURATION_PREFIX + "train"] = duration_s
         tracker.log_metrics(durations, step=0)
+    state.remove()
     return result
 
 

@@ -7,9 +7,9 @@ import dataclasses
 import io
 import logging
 import math
-import shutil
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from deepstab.models.checkpoints import Checkpoint
 from deepstab.progress import Progress, progress
 from deepstab.tracking import names
 from deepstab.tracking.run import Tracker
-from deepstab.training.fingerprint import fingerprint
 from deepstab.training.losses import load_perceptual_loss
+from deepstab.training.state import SoFar, StateFile
 from deepstab.training.step import Networks, build_networks, train_step
 from deepstab.training.validation import input_quality, stabilized_quality
 
@@ -39,7 +39,6 @@ _LOWER_IS_BETTER = frozenset({"motion_error"})
 
 _SHOWN_TERMS = ("total", "motion", "smooth", "gan")  # beside the progress bar
 _LEAST_RATE = 0.05  # of the learning rate, where it decays
-_STATE_NAME = "state.pth"
 _STATEFUL = ("generator", "discriminator", "optimizer_g", "optimizer_d")
 
 
@@ -48,11 +47,13 @@ class TrainingResult:
     """`history` has one row per epoch: mean training terms and validation figures.
 
     Its first row, epoch 0, is the networks as initialized and has validation figures alone.
+    `earlier_s` is what the epochs took that were done before an interruption.
     """
 
     history: list[dict[str, float]]
     input_quality: dict[str, float]
     best: Checkpoint
+    earlier_s: float
 
 
 def train(
@@ -61,10 +62,10 @@ def train(
     params: Params,
     vgg19: Path | None,
     destination: Path,
-    scratch: Path,
+    state: StateFile,
     tracker: Tracker,
 ) -> TrainingResult:
-    """Train both networks, resuming an interrupted run of the same fingerprint.
+    """Train both networks, resuming an interrupted training.
 
     Args:
         index: the shards.
@@ -72,37 +73,35 @@ def train(
         vgg19: weights for the perceptual loss, needed where `loss.lambda_vgg` is positive.
         destination: folder of the checkpoints; the best is replaced whenever the validation figure
             that `train.select_by` names improves, the final one is written at the end.
-        scratch: state to resume from, removed at the end.
-        tracker: receives losses and figures.
+        state: to resume from, written after every epoch; whoever has kept the result removes it.
+        tracker: receives losses and figures, those of epochs done before an interruption too.
 
     Raises:
         TrainingError: a loss is not finite; the best checkpoint so far stays.
         ShardError: the shards do not suit the parameters.
     """
     training = _Training(index, params=params, vgg19=vgg19, tracker=tracker)
-    state = scratch / fingerprint(params, index) / _STATE_NAME
     so_far = training.resume(state)
+    earlier_s = so_far.duration_s
     best = destination / names.BEST_NAME
     if so_far.best is not None:
         checkpoints.save(so_far.best, best)
-    tracker.log_metrics(
-        {names.INPUT_PREFIX + name: value for name, value in so_far.input_quality.items()}, step=0
-    )
+    training.log_history(so_far)
     with progress(training.num_steps, label="train", unit="steps") as bar:
         bar.advance((len(so_far.history) - 1) * training.steps_per_epoch)
         while len(so_far.history) <= params.train.epochs:
             if training.run_epoch(so_far, bar):
                 assert so_far.best is not None
                 checkpoints.save(so_far.best, best)
-            training.save(so_far, state)
+            state.save(training.state_dicts(), so_far)
     assert so_far.best is not None
     final = training.checkpoint(params.train.epochs, so_far.validation)
     checkpoints.save(final.as_tree(), destination / names.FINAL_NAME)
-    shutil.rmtree(state.parent, ignore_errors=True)
     return TrainingResult(
         so_far.history,
         so_far.input_quality,
         Checkpoint.from_tree(so_far.best, origin=names.BEST_NAME),
+        earlier_s,
     )
 
 
@@ -113,19 +112,6 @@ def history_csv(history: list[dict[str, float]]) -> str:
     writer.writeheader()
     writer.writerows([{key: f"{value:.6g}" for key, value in row.items()} for row in history])
     return text.getvalue()
-
-
-@dataclass
-class _SoFar:
-    """What the epochs until now have brought, beside the networks: plain values, to be saved.
-
-    `validation` is of the last epoch, `best` the tree of the best checkpoint.
-    """
-
-    input_quality: dict[str, float]
-    history: list[dict[str, float]] = field(default_factory=list)
-    validation: dict[str, float] = field(default_factory=dict)
-    best: dict[str, Any] | None = None
 
 
 class _Training:
@@ -163,32 +149,44 @@ class _Training:
     def num_steps(self) -> int:
         return self._params.train.epochs * self.steps_per_epoch
 
-    def resume(self, path: Path) -> _SoFar:
-        """What an interrupted training of this fingerprint left; nothing, if there is none."""
-        if not path.is_file():
-            border = self._params.evaluate.cropped_ssim_border
+    def resume(self, state: StateFile) -> SoFar:
+        """What an interrupted training left; if there is none, the networks as initialized."""
+        left = state.load()
+        if left is None:
             as_initialized = self._validate()
             _require(self._params.train.select_by, as_initialized)
-            self._tracker.log_metrics(as_initialized, step=0)
+            border = self._params.evaluate.cropped_ssim_border
             as_filmed = input_quality(self._held_out_clips(), border=border)
-            return _SoFar(as_filmed, history=[{"epoch": 0, **as_initialized}])
-        tree = checkpoints.load_tree(path)
-        for name, state in tree["networks"].items():
-            getattr(self._networks, name).load_state_dict(state)
-        so_far = _SoFar(**tree["so_far"])
+            return SoFar(as_filmed, history=[{"epoch": 0, **as_initialized}])
+        state_dicts, so_far = left
+        for name, state_dict in state_dicts.items():
+            getattr(self._networks, name).load_state_dict(state_dict)
+        if so_far.best is not None:  # of a run that was deleted, perhaps
+            so_far.best["run_id"] = self._tracker.run_id
         log.info("resuming after epoch %d", len(so_far.history) - 1)
         assert all(math.isfinite(row["total"]) for row in so_far.history[1:])
         return so_far
 
-    def save(self, so_far: _SoFar, path: Path) -> None:
-        """Write what `resume` reads."""
-        networks = {name: getattr(self._networks, name).state_dict() for name in _STATEFUL}
-        # Not dataclasses.asdict, which would copy the best checkpoint.
-        checkpoints.save({"networks": networks, "so_far": vars(so_far)}, path)
+    def state_dicts(self) -> dict[str, Any]:
+        """What `resume` loads into the networks."""
+        return {name: getattr(self._networks, name).state_dict() for name in _STATEFUL}
 
-    def run_epoch(self, so_far: _SoFar, bar: Progress) -> bool:
+    def log_history(self, so_far: SoFar) -> None:
+        """Report the epochs done, their training terms as means at the last step of each."""
+        quality = so_far.input_quality.items()
+        self._tracker.log_metrics({names.INPUT_PREFIX + k: v for k, v in quality}, step=0)
+        figures = so_far.history[0].keys() - {"epoch"}
+        for epoch, row in enumerate(so_far.history):
+            end = epoch * self.steps_per_epoch
+            self._tracker.log_metrics({k: v for k, v in row.items() if k in figures}, step=end)
+            if epoch > 0:
+                means = {k: v for k, v in row.items() if k not in figures | {"epoch"}}
+                named = {names.STEP_PREFIX + name: value for name, value in means.items()}
+                self._tracker.log_metrics(named, step=end - 1)
+
+    def run_epoch(self, so_far: SoFar, bar: Progress) -> bool:
         """Train and validate one epoch, and add it; whether it is the best so far."""
-        epoch = len(so_far.history)
+        began, epoch = time.monotonic(), len(so_far.history)
         self._clips.set_epoch(epoch - 1)
         self._set_learning_rates(epoch)
         means = self._train_epoch((epoch - 1) * self.steps_per_epoch, bar)
@@ -204,6 +202,7 @@ class _Training:
         is_best = so_far.best is None or self._is_better(validation, so_far.best["validation"])
         if is_best:
             so_far.best = self.checkpoint(epoch, validation).as_tree()
+        so_far.duration_s += time.monotonic() - began
         return is_best
 
     def checkpoint(self, epoch: int, validation: dict[str, float]) -> Checkpoint:
@@ -244,6 +243,7 @@ class _Training:
             self._held_out_clips(),
             border=self._params.evaluate.cropped_ssim_border,
             device=self._accelerator.device,
+            adversarial=self._params.loss.lambda_gan > 0,
         )
 
     def _set_learning_rates(self, epoch: int) -> None:

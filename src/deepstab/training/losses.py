@@ -9,20 +9,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from deepstab import geometry
 from deepstab.config import LossParams
 from deepstab.data.clips import Clip
 from deepstab.errors import TrainingError
+from deepstab.image import REFERENCE_WIDTH_PX
 from deepstab.models.cells import Cells
 from deepstab.models.evidence import texture
 from deepstab.models.motion import MotionEstimate, apply_similarity
 from deepstab.models.vgg19 import load_vgg19_features
 from deepstab.trajectory import second_difference
+
+Scalar: TypeAlias = Float[Tensor, ""]
+"""One number."""
 
 _PERCENT = 100.0
 # A grid of points carried by the flow; not at the border, where correction leaves the frame.
@@ -40,16 +46,16 @@ _MOTION_JITTER, _MOTION_INLIERS = 0.25, 0.3
 
 @dataclass(frozen=True)
 class GeneratorTerms:
-    """The unweighted terms of the generator's loss, each ()."""
+    """The unweighted terms of the generator's loss."""
 
-    gan: Tensor
-    pixel: Tensor
-    vgg: Tensor
-    smooth: Tensor
-    identity: Tensor
-    motion: Tensor
+    gan: Scalar
+    pixel: Scalar
+    vgg: Scalar
+    smooth: Scalar
+    identity: Scalar
+    motion: Scalar
 
-    def total(self, params: LossParams) -> Tensor:
+    def total(self, params: LossParams) -> Scalar:
         """The weighted sum."""
         return (
             params.lambda_gan * self.gan
@@ -61,19 +67,17 @@ class GeneratorTerms:
         )
 
 
-def adversarial(logits: Tensor, *, real: bool) -> Tensor:
-    """Binary cross-entropy of logits (batch,) against real (1) or stabilized (0)."""
+def adversarial(logits: Float[Tensor, " batch"], *, real: bool) -> Scalar:
+    """Binary cross-entropy of logits against real (1) or stabilized (0)."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
 
-def masked_l1(clip: Tensor, reference: Tensor, inside: Tensor) -> Tensor:
-    """Mean absolute difference where the warped frame shows source pixels.
-
-    Args:
-        clip: (batch, 3, time, height, width).
-        reference: the same shape.
-        inside: (batch, 1, time, height, width), 0 or 1.
-    """
+def masked_l1(
+    clip: Float[Tensor, "batch 3 time height width"],
+    reference: Float[Tensor, "batch 3 time height width"],
+    inside: Float[Tensor, "batch 1 time height width"],
+) -> Scalar:
+    """Mean absolute difference where the warped frame shows source pixels: inside is 1, not 0."""
     difference = (clip - reference).abs() * inside
     return difference.sum() / (inside.sum() * clip.shape[1]).clamp(min=1)
 
@@ -93,7 +97,12 @@ class PerceptualLoss(nn.Module):
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
 
-    def forward(self, clip: Tensor, reference: Tensor, inside: Tensor) -> Tensor:
+    def forward(
+        self,
+        clip: Float[Tensor, "batch 3 time height width"],
+        reference: Float[Tensor, "batch 3 time height width"],
+        inside: Float[Tensor, "batch 1 time height width"],
+    ) -> Scalar:
         """Arguments as for `masked_l1`; outside the mask the reference stands in for the clip."""
         time = clip.shape[2]
         chosen = torch.linspace(0, time - 1, min(self.num_frames, time)).round().long()
@@ -127,22 +136,18 @@ def load_perceptual_loss(
     return PerceptualLoss(features, num_frames=params.vgg_frames).to(device)
 
 
-def theta_smoothness(theta: Tensor) -> Tensor:
+def theta_smoothness(theta: Float[Tensor, "batch time 2 3"]) -> Scalar:
     """Mean squared second time-difference of theta itself: the literal formulation."""
     return (_PERCENT * second_difference(theta)).square().mean()
 
 
-def path_smoothness(theta: Tensor, clip: Clip) -> Tensor:
+def path_smoothness(theta: Float[Tensor, "batch time 2 3"], clip: Clip) -> Scalar:
     """Robust second difference of the stabilized path of points carried by the flow.
 
     A grid of output points is mapped into frame t by theta_t, carried to frame t - 1 by the flow
     there, and mapped back by the inverse of theta_{t-1}: the stabilized displacement. Its change
     from frame to frame is the second difference of the stabilized path; it is penalized by
     Charbonnier's function and weighted by the texture at the point.
-
-    Args:
-        theta: (batch, time, 2, 3).
-        clip: a batch of clips.
 
     Source: the compensated-path formulation of P. Liu et al., Bundled camera paths, SIGGRAPH
         2013, as a loss.
@@ -165,7 +170,7 @@ def path_smoothness(theta: Tensor, clip: Clip) -> Tensor:
     return (weight * penalty).sum() / weight.sum().clamp(min=1e-6)
 
 
-def motion_loss(cells: Cells, estimate: MotionEstimate, clip: Clip) -> Tensor:
+def motion_loss(cells: Cells, estimate: MotionEstimate, clip: Clip) -> Scalar:
     """How far the estimated motion is from the true one, where that is known; 0 where nowhere.
 
     Of every learned step, later ones counting more: the logarithm of the error at five points of
@@ -196,38 +201,33 @@ def motion_loss(cells: Cells, estimate: MotionEstimate, clip: Clip) -> Tensor:
     return total
 
 
-def motion_error_px(motion: Tensor, true: Tensor, aspect: Tensor) -> Tensor:
-    """Where a motion sends five points of the frame, less where the true one does.
-
-    Args:
-        motion: (batch, time, 4).
-        true: the same.
-        aspect: (batch,).
-
-    Returns:
-        (batch, time, 5, 2), px at width 640.
-    """
+def motion_error_px(
+    motion: Float[Tensor, "batch time 4"],
+    true: Float[Tensor, "batch time 4"],
+    aspect: Float[Tensor, " batch"],
+) -> Float[Tensor, "batch time 5 2"]:
+    """Where a motion sends five points, less where the true one does, px at width 640."""
     scale = geometry.isotropic_scale(aspect)
     points = (motion.new_tensor(_FIVE_POINTS) * scale[:, None])[:, None]
     error = apply_similarity(motion, points) - apply_similarity(true, points)
-    return error * (320 / scale[:, :1])[..., None, None]
+    return error * (REFERENCE_WIDTH_PX / 2 / scale[:, :1])[..., None, None]
 
 
-def correction_size(theta: Tensor, aspect: Tensor) -> Tensor:
-    """Mean squared displacement of the frame's corners: holds the crop.
-
-    Args:
-        theta: (batch, time, 2, 3).
-        aspect: (batch,).
-    """
+def correction_size(
+    theta: Float[Tensor, "batch time 2 3"], aspect: Float[Tensor, " batch"]
+) -> Scalar:
+    """Mean squared displacement of the frame's corners: holds the crop."""
     corners = theta.new_tensor([[-1, -1], [1, -1], [-1, 1], [1, 1]])
     shift = geometry.apply(theta, corners) - corners
     isotropic = shift * geometry.isotropic_scale(aspect)[:, None, None]
     return (isotropic.square().sum(dim=-1)).mean() * _PERCENT
 
 
-def _sample(maps: Tensor, points: Tensor) -> Tensor:
-    """Values (batch, time, points, channel) of maps (batch, channel, time, h, w) at points."""
+def _sample(
+    maps: Float[Tensor, "batch channel time height width"],
+    points: Float[Tensor, "batch time points 2"],
+) -> Float[Tensor, "batch time points channel"]:
+    """Values of maps at points."""
     batch, _, time = maps.shape[:3]
     images = maps.transpose(1, 2).flatten(0, 1)
     grid = points.flatten(0, 1).unsqueeze(1)
@@ -235,10 +235,12 @@ def _sample(maps: Tensor, points: Tensor) -> Tensor:
     return values[:, :, 0].transpose(1, 2).unflatten(0, (batch, time))
 
 
-def _log_length(error_px: Tensor) -> Tensor:
-    """The mean over points (..., points, 2) of log(1 + (length / .1 px)^2) / 2."""
+def _log_length(
+    error_px: Float[Tensor, "batch time points 2"],
+) -> Float[Tensor, "batch time"]:
+    """The mean over points of log(1 + (length / .1 px)^2) / 2."""
     return (error_px / _MOTION_ERROR_PX).square().sum(dim=-1).log1p().mean(dim=-1) / 2
 
 
-def _mean_where(values: Tensor, known: Tensor) -> Tensor:
+def _mean_where(values: Float[Tensor, "batch time"], known: Bool[Tensor, "batch time"]) -> Scalar:
     return (values * known).sum() / known.sum().clamp(min=1)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
-import torch
 from accelerate import Accelerator
+from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
@@ -74,26 +73,10 @@ def train_step(
 
     loss_d = stabilized.new_zeros(())
     if params.lambda_gan > 0:
-        on_real = networks.discriminator(resampled(clip["stable"], step=step))
-        on_stabilized = networks.discriminator(stabilized.detach())
-        loss_d = losses.adversarial(on_real, real=True) / 2
-        loss_d = loss_d + losses.adversarial(on_stabilized, real=False) / 2
-
+        loss_d = _discriminator_loss(networks, clip, stabilized, step=step)
     terms = generator_terms(networks, clip, correction, stabilized, inside, params)
     total = terms.total(params)
-    figures = {
-        **{field.name: getattr(terms, field.name) for field in dataclasses.fields(terms)},
-        "total": total,
-        "discriminator": loss_d,
-    }
-    values = {name: float(value.detach()) for name, value in figures.items()}
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"step {step}: loss term {name!r} is {value}; lower train.lr_g or train.lr_d, "
-                "or that term's weight; the last good checkpoint is kept"
-            )
-
+    figures = _finite({**vars(terms), "total": total, "discriminator": loss_d}, step=step)
     networks.optimizer_g.zero_grad(set_to_none=True)
     accelerator.backward(total)
     accelerator.clip_grad_norm_(networks.generator.parameters(), _LARGEST_GRADIENT)
@@ -103,15 +86,15 @@ def train_step(
         networks.optimizer_d.zero_grad(set_to_none=True)
         accelerator.backward(loss_d)
         networks.optimizer_d.step()
-    return values
+    return figures
 
 
 def generator_terms(
     networks: Networks,
     clip: Clip,
     correction: Correction,
-    stabilized: Tensor,
-    inside: Tensor,
+    stabilized: Float[Tensor, "batch 3 time height width"],
+    inside: Float[Tensor, "batch 1 time height width"],
     params: LossParams,
 ) -> losses.GeneratorTerms:
     """All terms of the generator's loss; those of zero weight that cost a network are zero."""
@@ -140,15 +123,13 @@ def generator_terms(
     )
 
 
-def resampled(clip: Tensor, *, step: int) -> Tensor:
+def resampled(
+    clip: Float[Tensor, "batch 3 time height width"], *, step: int
+) -> Float[Tensor, "batch 3 time height width"]:
     """A clip shifted by a fraction of a pixel, another at every step.
 
     Stabilized clips are blurred by their warp. The generator cannot help that, so real clips are
     as well, lest the discriminator judge nothing else.
-
-    Args:
-        clip: (batch, 3, time, height, width).
-        step: number of the step.
     """
     height, width = clip.shape[-2:]
     fraction = (step * _GOLDEN_RATIO) % 1
@@ -157,8 +138,31 @@ def resampled(clip: Tensor, *, step: int) -> Tensor:
     return geometry.warp(clip, theta + shift)[0]
 
 
-@torch.no_grad()
-def stabilize_clip(generator: StabGenerator, clip: Clip) -> Tensor:
-    """The stabilized frames (batch, 3, time, height, width) of a batch of clips."""
-    correction = generator(clip["unstable"], clip["flow"], clip["aspect"])
-    return geometry.warp(clip["unstable"], correction.theta)[0]
+def _discriminator_loss(
+    networks: Networks,
+    clip: Clip,
+    stabilized: Float[Tensor, "batch 3 time height width"],
+    *,
+    step: int,
+) -> losses.Scalar:
+    """How badly the discriminator tells real clips from stabilized ones."""
+    on_real = networks.discriminator(resampled(clip["stable"], step=step))
+    on_stabilized = networks.discriminator(stabilized.detach())
+    loss = losses.adversarial(on_real, real=True) / 2
+    return loss + losses.adversarial(on_stabilized, real=False) / 2
+
+
+def _finite(figures: dict[str, Tensor], *, step: int) -> dict[str, float]:
+    """Losses as plain numbers.
+
+    Raises:
+        TrainingError: one is not finite.
+    """
+    values = {name: float(value.detach()) for name, value in figures.items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"step {step}: loss term {name!r} is {value}; lower train.lr_g or train.lr_d, "
+                "or that term's weight; the last good checkpoint is kept"
+            )
+    return values

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,13 +23,18 @@ def input_quality(clips: Iterable[Clip], *, border: float) -> dict[str, float]:
 
 
 def stabilized_quality(
-    networks: Networks, clips: Iterable[Clip], *, border: float, device: torch.device
+    networks: Networks,
+    clips: Iterable[Clip],
+    *,
+    border: float,
+    device: torch.device,
+    adversarial: bool,
 ) -> dict[str, float]:
     """Mean figures of stabilized clips.
 
     PSNR (dB) and Cropped SSIM against the stable ones; where the true motion is known,
-    `motion_error`, the mean error of the estimated one, px at width 640; and
-    `discriminator_accuracy`, the share of real and stabilized clips that the discriminator tells
+    `motion_error`, the mean error of the estimated one, px at width 640; and where there is an
+    adversary, `discriminator_accuracy`, the share of real and stabilized clips that it tells
     rightly.
 
     Args:
@@ -36,6 +42,7 @@ def stabilized_quality(
         clips: held-out clips.
         border: fraction cut from every side before SSIM.
         device: where the networks are.
+        adversarial: whether the discriminator is trained.
     """
     generator, discriminator = networks.generator, networks.discriminator
     training = generator.training
@@ -50,9 +57,10 @@ def stabilized_quality(
             stabilized = geometry.warp(batch["unstable"], correction.theta)[0]
             if correction.estimate is not None:
                 errors.append(_known_errors(correction.estimate.motion, batch).cpu())
-            real = resampled(batch["stable"], step=number)
-            right.append(bool(discriminator(real) > 0))
-            right.append(bool(discriminator(stabilized) <= 0))
+            if adversarial:
+                real = resampled(batch["stable"], step=number)
+                right.append(bool(discriminator(real) > 0))
+                right.append(bool(discriminator(stabilized) <= 0))
             yield stabilized[0], clip["stable"]
 
     with torch.no_grad():
@@ -61,10 +69,12 @@ def stabilized_quality(
     known = torch.cat(errors) if errors else torch.empty(0)
     if len(known):
         quality["motion_error"] = float(known.mean())
-    return {**quality, "discriminator_accuracy": float(np.mean(right))}
+    if right:
+        quality["discriminator_accuracy"] = float(np.mean(right))
+    return quality
 
 
-def _known_errors(motion: Tensor, batch: Clip) -> Tensor:
+def _known_errors(motion: Float[Tensor, "batch time 4"], batch: Clip) -> Float[Tensor, " known"]:
     """Mean error over five points of every frame whose true motion is known, px at width 640."""
     true = batch["motion"]
     known = true.isfinite().all(dim=-1)
@@ -72,8 +82,8 @@ def _known_errors(motion: Tensor, batch: Clip) -> Tensor:
     return error.norm(dim=-1).mean(dim=-1)[known]
 
 
-def to_images(clip: Tensor) -> NDArray[np.uint8]:
-    """A clip (3, time, height, width) in [0, 1] as (time, height, width, 3) uint8."""
+def to_images(clip: Float[Tensor, "channel time height width"]) -> NDArray[np.uint8]:
+    """A clip in [0, 1] as (time, height, width, channel), 0 to 255."""
     levels = (clip.clamp(0, 1) * 255).round().to(torch.uint8)
     images: NDArray[np.uint8] = levels.permute(1, 2, 3, 0).cpu().numpy()
     return images

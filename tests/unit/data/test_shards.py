@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import multiprocessing
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -19,6 +23,7 @@ from deepstab.data.manifest import Manifest
 from deepstab.data.shards import FLOW_SCALE, ShardIndex, ShardReader, verify_shards
 from deepstab.data.sources import MANIFEST_NAME
 from deepstab.errors import ShardError
+from deepstab.files import sha256_of
 from deepstab.video.frames import read_frames
 
 
@@ -110,6 +115,114 @@ def test_damage_is_found_and_named(tiny_raw: Path, tmp_path: Path, tiny_params: 
         ShardIndex.load(tmp_path)
 
 
+def test_videos_of_the_same_content_share_their_shards(
+    tiny_raw: Path, tmp_path: Path, tiny_params: Params
+) -> None:
+    first = Manifest.load(tiny_raw / MANIFEST_NAME).pairs[0]
+    twins = (first, dataclasses.replace(first, name="twin"))
+    manifest = Manifest("flights", "flights", twins, ())
+    assert fill(tiny_raw, tmp_path, tiny_params.flow, manifest) == 1
+    index = ShardIndex.load(tmp_path / "out")
+    verify_shards(index)
+    hashes = {shard.sha256 for pair in index.pairs for shard in pair.shards}
+    assert len(hashes) == 1
+    assert fill(tiny_raw, tmp_path, tiny_params.flow, manifest) == 0
+
+
+def test_two_flow_stages_at_once(tiny_raw: Path, tmp_path: Path, tiny_params: Params) -> None:
+    manifest = Manifest.load(tiny_raw / MANIFEST_NAME)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, context) as pool:
+        running = [
+            pool.submit(
+                fill_cache,
+                manifest,
+                raw=tiny_raw,
+                destination=tmp_path / name,
+                scratch=tmp_path / "scratch",
+                params=tiny_params.flow,
+            )
+            for name in ("a", "b")
+        ]
+        assert all(0 <= stage.result() <= 6 for stage in running)
+    first, second = (ShardIndex.load(tmp_path / name) for name in ("a", "b"))
+    assert first.digest() == second.digest()
+    verify_shards(first)
+    verify_shards(second)
+    assert not list((tmp_path / "scratch").glob("*.partial"))
+
+
+def test_who_writes_second_leaves_the_shards_of_the_first(
+    tmp_path: Path, tiny_params: Params
+) -> None:
+    image, flow = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64, 2), np.float32)
+    frame = (image, image, flow, np.zeros(4, np.float32))
+
+    def write(frames: Iterator[shards.StoredFrame]) -> None:
+        shards.write_shards(
+            frames,
+            tmp_path / "key",
+            params=tiny_params.flow,
+            source_sha256={},
+            on_frame=lambda: None,
+        )
+
+    def overtaken() -> Iterator[shards.StoredFrame]:
+        yield frame
+        write(iter([frame, frame]))
+        yield frame
+
+    write(overtaken())
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+    (shard,) = (tmp_path / "key").iterdir()
+    assert shard.name == f"000-{sha256_of(shard)}.arrow"
+
+
+def test_what_killed_writers_left_is_removed_when_nobody_writes(
+    tiny_raw: Path, tmp_path: Path, tiny_params: Params
+) -> None:
+    left = tmp_path / "scratch" / "key-1.partial"
+    left.mkdir(parents=True)
+    with (tmp_path / "scratch" / "in_use.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # as another flow stage has it
+        fill(tiny_raw, tmp_path, tiny_params.flow)
+        assert left.exists()
+    fill(tiny_raw, tmp_path, tiny_params.flow)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "deleted"])
+def test_a_damaged_cache_is_named_and_computed_again(
+    tiny_raw: Path,
+    tmp_path: Path,
+    tiny_params: Params,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    fill(tiny_raw, tmp_path, tiny_params.flow)
+    before = ShardIndex.load(tmp_path / "out").digest()
+    victim = next((tmp_path / "scratch").glob("*/*.arrow"))
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.unlink()
+    if damage != "deleted":
+        victim.write_bytes(content if damage == "flipped" else content[:1000])
+    assert fill(tiny_raw, tmp_path, tiny_params.flow) == 1
+    assert f"{victim.parent}: cached flow of pair" in caplog.text
+    assert ShardIndex.load(tmp_path / "out").digest() == before
+
+
+def test_a_video_that_changed_after_download_is_named(
+    tiny_raw: Path, tmp_path: Path, tiny_params: Params
+) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(tiny_raw, raw)
+    first, second = Manifest.load(raw / MANIFEST_NAME).pairs[:2]
+    shutil.copyfile(raw / second.stable.path, raw / first.stable.path)
+    with pytest.raises(ShardError, match=f"{first.stable.path}: changed after download"):
+        fill(raw, tmp_path, tiny_params.flow)
+
+
 def test_a_broken_video_leaves_no_shards_behind(
     tiny_raw: Path, tmp_path: Path, tiny_params: Params
 ) -> None:
@@ -120,6 +233,7 @@ def test_a_broken_video_leaves_no_shards_behind(
     with pytest.raises(Exception, match=broken.name):
         fill(raw, tmp_path, tiny_params.flow)
     assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "scratch").glob("*.partial"))
 
 
 def test_windows_are_a_function_of_seed_and_epoch(tiny_index: ShardIndex) -> None:

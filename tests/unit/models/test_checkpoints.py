@@ -4,10 +4,12 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from deepstab.errors import CheckpointError
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import Checkpoint
+from deepstab.models.vgg19 import place_vgg19
 
 
 @pytest.fixture
@@ -67,3 +69,69 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, content: bytes | No
     with pytest.raises(CheckpointError) as caught:
         checkpoints.load_weights(str(path))
     assert "\n" not in str(caught.value)
+
+
+def flipped(content: bytes, part: bytes) -> bytes:
+    """The content with one bit changed in the middle of a part that it holds."""
+    position = content.index(part) + len(part) // 2
+    return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("what", ["weights", "parameters"])
+def test_a_flipped_bit_is_refused(
+    checkpoint: Checkpoint, tmp_path: Path, suffix: str, what: str
+) -> None:
+    path = tmp_path / f"w{suffix}"
+    if suffix == ".pth":
+        checkpoints.save(checkpoint.as_tree(), path)
+    else:
+        checkpoints.export_weights(checkpoint, path)
+    assert checkpoints.load_weights(str(path)).epoch == 3
+    tensor = max(checkpoint.generator.values(), key=lambda value: value.numel())
+    part = tensor.numpy().tobytes() if what == "weights" else b"digest"
+    path.write_bytes(flipped(path.read_bytes(), part))
+    with pytest.raises(CheckpointError, match=r"damaged|not a DeepStab-GAN") as caught:
+        checkpoints.load_weights(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_the_earlier_format_is_read_with_a_warning(
+    checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = checkpoint.as_tree()
+    sha256 = tree.pop("sha256")
+    checkpoints.save({**tree, "format": 1}, tmp_path / "old.pth")
+    assert checkpoints.load(tmp_path / "old.pth").epoch == 3
+    assert "without a checksum" in caplog.text
+    checkpoints.save(tree, tmp_path / "stripped.pth")
+    with pytest.raises(CheckpointError, match="checksum does not fit"):
+        checkpoints.load(tmp_path / "stripped.pth")
+    checkpoints.save({**tree, "format": 1, "sha256": sha256, "epoch": 4}, tmp_path / "forged.pth")
+    with pytest.raises(CheckpointError, match="checksum does not fit"):
+        checkpoints.load(tmp_path / "forged.pth")
+
+
+def test_shipped_weights_are_verified_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints.load_weights(None)
+    assert caplog.text == ""
+
+
+def test_the_same_checkpoint_is_the_same_file(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    contents = []
+    for _ in range(2):
+        checkpoints.save(checkpoint.as_tree(), tmp_path / "c.pth")
+        checkpoints.export_weights(checkpoint, tmp_path / "w.safetensors")
+        contents.append([(tmp_path / n).read_bytes() for n in ("c.pth", "w.safetensors")])
+    assert contents[0] == contents[1]
+
+
+def test_a_file_that_holds_code_is_refused_in_our_own_words(tmp_path: Path) -> None:
+    torch.save({"format": 2, "code": tmp_path}, tmp_path / "code.pth")
+    for load in (checkpoints.load, lambda path: place_vgg19(str(path), tmp_path / "vgg.pth")):
+        with pytest.raises(
+            CheckpointError, match="a file that holds code is never loaded"
+        ) as found:
+            load(tmp_path / "code.pth")
+        assert "weights_only" not in str(found.value)
+        assert "torch" not in str(found.value)

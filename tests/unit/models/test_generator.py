@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from deepstab.config import ModelParams, Params
@@ -140,3 +141,10 @@ def test_the_motion_head_stabilizes_real_flow_before_training(
     theta = StabGenerator(model)(clip["unstable"][None], clip["flow"][None], clip["aspect"][None])
     assert torch.isfinite(invert(theta.theta)).all()
     assert (theta.theta - identity_theta(1, 12)).abs().max() > 1e-3
+
+
+def test_flow_of_another_length_is_no_clip(model: ModelParams) -> None:
+    with pytest.raises(TypeCheckError, match="flow"):
+        StabGenerator(model)(
+            torch.rand(1, 3, 12, 64, 64), torch.zeros(1, 2, 11, 64, 64), torch.ones(1)
+        )

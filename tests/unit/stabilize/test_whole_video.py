@@ -62,8 +62,8 @@ def rolling_shutter(num_frames: int) -> list[NDArray[np.uint8]]:
     frames = []
     for number in range(num_frames):
         time = number + 0.8 * (rows / 192 - 0.5)
-        at_x = columns + 112 + 6 * np.sin(2 * np.pi * time / 5.3)
-        at_y = rows + 84 + 3 * np.cos(2 * np.pi * time / 7.1)
+        at_x = columns + 112 + 4 * np.sin(2 * np.pi * time / 5.3)
+        at_y = rows + 84 + 2 * np.cos(2 * np.pi * time / 7.1)
         maps = at_x.astype(np.float32), at_y.astype(np.float32)
         frames.append(np.asarray(cv2.remap(photo, *maps, cv2.INTER_CUBIC), np.uint8))
     return frames

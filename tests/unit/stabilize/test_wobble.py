@@ -5,13 +5,15 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from deepstab.models.wobble import field_terms
 from deepstab.stabilize.wobble import (
     apply_bent,
     bend,
-    filled_share,
-    filled_zoom,
+    displacement,
+    held_back,
     pixel_map,
     quick_part,
 )
@@ -77,34 +79,23 @@ def test_remap_by_it_is_the_affine_warp_where_nothing_bends() -> None:
     np.testing.assert_array_equal(moved[:-2, :-7], image[2:, 7:])
 
 
-def test_filled_zoom_shows_just_what_was_filmed() -> None:
-    # x -> x + .1 x^2: at x = z it reaches 1 where .1 z^2 + z = 1.
-    bent = np.zeros((1, 2, 6))
-    bent[0, :, :2] = np.eye(2)
-    bent[0, 0, 3] = 0.1
-    expected = (-1 + np.sqrt(1.4)) / 0.2
-    assert filled_zoom(bent) == pytest.approx(expected, abs=2e-4)
-    assert filled_zoom(bent) <= expected
+def test_displacement_is_the_field_at_the_points() -> None:
+    points = RNG.uniform(-1, 1, (len(WOBBLE), 7, 2))
+    terms = field_terms(torch.from_numpy(points)).numpy()
+    expected = np.einsum("tpk,tkd->tpd", terms, WOBBLE)
+    found = displacement(WOBBLE, points[..., 0] + 1j * points[..., 1])
+    np.testing.assert_allclose(np.stack([found.real, found.imag], axis=-1), expected)
 
 
-def test_what_is_filled_is_not_zoomed() -> None:
-    thetas = np.eye(2, 3)[None] * 0.9
-    assert filled_zoom(bend(thetas, np.zeros((1, 6, 2)), ASPECT)) == 1
-
-
-def test_one_frame_that_bends_decides() -> None:
-    bent = bend(np.repeat(np.eye(2, 3)[None], 3, axis=0), np.zeros((3, 6, 2)), 1.0)
-    bent[1, 1, 2] = 0.05
-    assert filled_zoom(bent) == pytest.approx(0.95, abs=2e-4)
-
-
-def test_filled_share_holds_back_what_would_show_what_was_not_filmed() -> None:
-    # Zoomed to .9 there is .1 of room on every side; the frames are shifted by 0, .05, .2 and -.4.
-    thetas = np.repeat(0.9 * np.eye(2, 3)[None], 4, axis=0)
+def test_a_wobble_is_held_back_where_it_leaves_its_room() -> None:
+    # Of a square's half side, the frames are shifted by 0, .05, .2 and -.4; there is room for .1.
     wobble = np.zeros((4, 6, 2))
     wobble[:, 0, 0] = [0, 0.05, 0.2, -0.4]
-    found = filled_share(thetas, wobble, 1.0)
-    np.testing.assert_allclose(found, [1, 1, 0.5, 0.25], atol=2e-4)
+    np.testing.assert_allclose(held_back(wobble, 1.0, 0.1)[:, 0, 0], [0, 0.05, 0.1, -0.1])
+    # Half the height of a frame twice as wide is shorter: 1 / sqrt(2).
+    tall = np.zeros((1, 6, 2))
+    tall[0, 0, 1] = 0.2
+    np.testing.assert_allclose(held_back(tall, 2.0, 0.1)[0, 0, 1], 0.1 / np.sqrt(2))
 
 
 def test_a_frame_is_not_stretched_by_more_than_a_percent() -> None:

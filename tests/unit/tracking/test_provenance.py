@@ -120,3 +120,54 @@ def test_what_stages_read_and_write_is_no_change_of_code(repository: Path) -> No
     code.mkdir(parents=True)
     (code / "new.py").write_text("print(1)\n")
     assert "+++ b/src/package/data/new.py" in read_provenance().texts["code/uncommitted.diff"]
+
+
+SECRETS = (
+    ".env",
+    ".env.local",
+    "kaggle.json",
+    "src/.netrc",
+    "stages/server.pem",
+    "src/package/Credentials.json",
+    "src/package/credentials.py",
+    ".kaggle/anything.py",
+    "stages/id_ed25519",
+    "id_rsa.pub",
+)
+CODE = ("src/package/new.py", "src/package/table.json", "tool.py", "src/id_map.py")
+
+
+def test_new_code_is_kept_and_what_may_be_secret_is_named_instead(
+    repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (repository / "settings.env").write_text("KEY=no key yet\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "settings")
+    (repository / "settings.env").write_text("KEY=hunter2\n")
+    (repository / "params.yaml").write_text("lr: 0.2\n")
+    for name in (*SECRETS, *CODE):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text("hunter2" if name in SECRETS else "print(1)\n")
+    for name in ("notes.txt", "shaky.mp4", "other/key.txt"):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text("my password is hunter2\n")
+    found = read_provenance()
+    diff = found.texts["code/uncommitted.diff"]
+    assert "hunter2" not in diff
+    kept = {line.removeprefix("+++ b/") for line in diff.splitlines() if line.startswith("+++ ")}
+    assert kept == {"params.yaml", *CODE}
+    (said,) = caplog.messages
+    what, names = said.split(": ")
+    assert what == "not kept in the run, for they may be secret"
+    assert set(names.split(", ")) == {"settings.env", *SECRETS}
+
+
+def test_a_new_file_that_is_no_code_changes_nothing(
+    repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (repository / "notes.txt").write_text("to do\n")
+    (repository / ".gitignore").write_text("/data/\n.env\n")
+    git("commit", "-q", "-am", "ignore")
+    (repository / ".env").write_text("KEY=hunter2\n")
+    assert read_provenance().tags["mlflow.source.git.dirty"] == "false"
+    assert not caplog.messages

@@ -397,7 +397,8 @@ def test_a_store_that_is_away_at_the_start_is_an_error_at_once(
     assert time.monotonic() - before < 10
     message = str(caught.value)
     assert message.startswith(f"MLflow at {shown}: ")
-    assert "start the server, correct or unset MLFLOW_TRACKING_URI" in message
+    assert "correct or unset MLFLOW_TRACKING_URI, or set DEEPSTAB_TRACKING=off" in message
+    assert ("start the server" in message) == (behavior != "is no database")
     assert "secret" not in message
     assert "\n" not in message
 

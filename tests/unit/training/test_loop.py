@@ -16,6 +16,7 @@ from deepstab.tracking.names import BEST_NAME, FINAL_NAME
 from deepstab.tracking.run import Tracker
 from deepstab.training import loop
 from deepstab.training.loop import train
+from deepstab.training.state import StateFile
 from tests.conftest import ROOT, with_values
 
 
@@ -38,7 +39,7 @@ def run(index: ShardIndex, params: Params, folder: Path, tracker: Tracker | None
         params=params,
         vgg19=None,
         destination=folder / "checkpoints",
-        scratch=folder / "scratch",
+        state=StateFile(folder / "scratch", "this"),
         tracker=tracker or Tracker(),
     )
 
@@ -73,7 +74,6 @@ def test_resumed_training_equals_uninterrupted(
     assert rest.points[-1] == whole.points[-1]
     for name in (BEST_NAME, FINAL_NAME):
         assert weights(tmp_path / "cut", name) == weights(tmp_path / "whole", name)
-    assert not list((tmp_path / "cut/scratch").glob("*"))
 
 
 def test_epoch_0_is_the_networks_as_initialized(
@@ -84,7 +84,7 @@ def test_epoch_0_is_the_networks_as_initialized(
         params=tiny_params,
         vgg19=None,
         destination=tmp_path,
-        scratch=tmp_path / "scratch",
+        state=StateFile(tmp_path / "scratch", "this"),
         tracker=Tracker(),
     )
     first, *trained = result.history
@@ -198,7 +198,7 @@ def test_perceptual_term_trains_with_real_weights(
         params=params,
         vgg19=source,
         destination=tmp_path,
-        scratch=tmp_path / "scratch",
+        state=StateFile(tmp_path / "scratch", "this"),
         tracker=Tracker(),
     )
     assert 0 < result.history[1]["vgg"] < 10
@@ -234,9 +234,9 @@ def test_weights_of_another_architecture_are_refused(
     tiny_index: ShardIndex, tiny_params: Params, tmp_path: Path
 ) -> None:
     run(tiny_index, tiny_params, tmp_path)
-    tree = checkpoints.load_tree(tmp_path / "checkpoints" / FINAL_NAME)
-    tree["params"]["model"]["channels"] = 8
-    checkpoints.save(tree, tmp_path / "other.pth")
+    found = checkpoints.load(tmp_path / "checkpoints" / FINAL_NAME)
+    found.made_with["model"]["channels"] = 8
+    checkpoints.save(found.as_tree(), tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="do not fit"):
         checkpoints.load(tmp_path / "other.pth").build_generator()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch import Tensor, nn
 
 from deepstab.config import Params
@@ -249,3 +250,9 @@ def test_the_perceptual_loss_is_loaded_where_it_counts(tiny_params: Params) -> N
     for missing in (None, Path("/nowhere/vgg19.pth")):
         with pytest.raises(TrainingError, match=r"lambda_vgg is 0\.5 but there are no VGG19"):
             losses.load_perceptual_loss(used, missing, device)
+
+
+def test_a_mask_of_every_channel_is_no_mask() -> None:
+    clip = torch.zeros(1, 3, 2, 4, 4)
+    with pytest.raises(TypeCheckError, match="inside"):
+        losses.masked_l1(clip, clip, torch.ones_like(clip))

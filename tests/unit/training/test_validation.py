@@ -31,8 +31,10 @@ def networks(tiny_params: Params) -> Networks:
     return build_networks(tiny_params.model, tiny_params.train, perceptual=None)
 
 
-def quality(networks: Networks, *clips: Clip) -> dict[str, float]:
-    return stabilized_quality(networks, clips, border=0.1, device=torch.device("cpu"))
+def quality(networks: Networks, *clips: Clip, adversarial: bool = True) -> dict[str, float]:
+    return stabilized_quality(
+        networks, clips, border=0.1, device=torch.device("cpu"), adversarial=adversarial
+    )
 
 
 def test_motion_error_is_the_mean_over_frames_of_known_motion(networks: Networks) -> None:
@@ -57,6 +59,11 @@ def test_accuracy_counts_real_and_stabilized_clips(networks: Networks) -> None:
         discriminator.classifier.bias.fill_(1.0)
     # Who calls everything real is right on one half.
     assert quality(networks, *clips)["discriminator_accuracy"] == 0.5
+
+
+def test_who_is_not_trained_is_not_judged(networks: Networks) -> None:
+    found = quality(networks, still_clip(torch.zeros(12, 4)), adversarial=False)
+    assert set(found) == {"psnr", "cropped_ssim", "motion_error"}
 
 
 def test_the_mode_stays(networks: Networks) -> None:

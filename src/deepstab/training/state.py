@@ -1,0 +1,80 @@
+"""The state of a training after each epoch, from which an interrupted one goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepstab.files import whole_or_absent
+
+log = logging.getLogger(__name__)
+
+_NAME = "state.pth"
+
+
+@dataclass
+class SoFar:
+    """What the epochs until now have brought, beside the networks: plain values, to be saved.
+
+    `validation` is of the last epoch, `best` the tree of the best checkpoint, `duration_s` what the
+    epochs took, those before an interruption included.
+    """
+
+    input_quality: dict[str, float]
+    history: list[dict[str, float]] = field(default_factory=list)
+    validation: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+    duration_s: float = 0.0
+
+
+class StateFile:
+    """Where a training keeps its state, with a digest that shows whether it is whole and its own.
+
+    Args:
+        scratch: folder for the states of all trainings.
+        fingerprint: of this one.
+    """
+
+    def __init__(self, scratch: Path, fingerprint: str) -> None:
+        self.path, self._fingerprint = scratch / fingerprint / _NAME, fingerprint
+
+    def save(self, networks: dict[str, Any], so_far: SoFar) -> None:
+        """Keep the state dicts of the networks and what was reached, in place of what was kept."""
+        content = io.BytesIO()
+        # Not dataclasses.asdict, which would copy the best checkpoint.
+        torch.save({"networks": networks, "so_far": vars(so_far)}, content)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_or_absent(self.path) as partial:
+            partial.write_bytes(self._digest(content.getvalue()) + content.getvalue())
+
+    def load(self) -> tuple[dict[str, Any], SoFar] | None:
+        """What was saved; None if nothing was, or if it is damaged, which is said and deleted."""
+        if not self.path.is_file():
+            return None
+        content = self.path.read_bytes()
+        size = hashlib.sha256().digest_size
+        if content[:size] != self._digest(content[size:]):
+            log.warning("%s is damaged and was deleted: training starts anew", self.path)
+            self.path.unlink()
+            return None
+        tree = torch.load(io.BytesIO(content[size:]), map_location="cpu", weights_only=True)
+        return tree["networks"], SoFar(**tree["so_far"])
+
+    def interrupted_run(self) -> str:
+        """The id of the run that an interrupted training reported to; empty if there is none."""
+        found = self.load()
+        return found[1].best["run_id"] if found and found[1].best else ""
+
+    def remove(self) -> None:
+        """Forget the training."""
+        shutil.rmtree(self.path.parent, ignore_errors=True)
+
+    def _digest(self, content: bytes) -> bytes:
+        return hashlib.sha256(self._fingerprint.encode() + content).digest()
