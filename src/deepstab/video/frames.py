@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from deepstab.image import Image
+from deepstab.video.limits import UNLIMITED, Limits
 from deepstab.video.reader import VideoReader
 
 
@@ -36,28 +37,24 @@ class VideoInfo:
     pixel_format: str
 
 
-def probe(path: Path) -> VideoInfo:
+def probe(path: Path, *, limits: Limits = UNLIMITED) -> VideoInfo:
     """Read what the file at `path` says about its main video stream, and its first frame.
 
     Raises:
-        VideoError: the file is missing, not a video, holds only sound, or cannot be decoded.
+        VideoError: the file is missing, not a video, holds only sound, cannot be decoded, or is
+            beyond the limits.
     """
-    with VideoReader(path) as reader:
+    with VideoReader(path, limits=limits) as reader:
         image = next(reader.decode()).image
-        stream, container = reader.stream, reader.container
-        duration_s = None
-        if stream.duration is not None:
-            duration_s = float(stream.duration * reader.time_base)
-        elif container.duration is not None:
-            duration_s = container.duration / 1_000_000
+        stream = reader.stream
         return VideoInfo(
             width=image.width,
             height=image.height,
             frame_rate=reader.frame_rate,
             num_frames=stream.frames or None,
-            duration_s=duration_s,
+            duration_s=reader.duration_s,
             rotation_deg=int(image.rotation),
-            has_audio=bool(container.streams.audio),
+            has_audio=bool(reader.container.streams.audio),
             pixel_format=image.format.name,
         )
 
@@ -73,13 +70,16 @@ def read_comment(path: Path) -> str:
         return tags.get("comment", "")
 
 
-def read_frames(path: Path, *, size: tuple[int, int] | None = None) -> Iterator[Image]:
+def read_frames(
+    path: Path, *, size: tuple[int, int] | None = None, limits: Limits = UNLIMITED
+) -> Iterator[Image]:
     """Decode the frames of a video one by one.
 
     Args:
         path: a video of any format libav decodes.
         size: (width, height) to resize to, px, by area when shrinking; much faster than resizing
             afterwards. None keeps the size.
+        limits: what is beyond is refused before it is decoded, where headers tell.
 
     Yields:
         (height, width, 3) uint8 RGB in presentation order, in coded orientation (a display
@@ -89,16 +89,16 @@ def read_frames(path: Path, *, size: tuple[int, int] | None = None) -> Iterator[
         VideoError: the file cannot be opened, holds no frame, is damaged or cut short. Frames
             before the damage are yielded first.
     """
-    with VideoReader(path) as reader:
+    with VideoReader(path, limits=limits) as reader:
         for frame in reader.decode():
             yield reader.to_rgb(frame, size)
 
 
-def count_frames(path: Path) -> int:
+def count_frames(path: Path, *, limits: Limits = UNLIMITED) -> int:
     """Count the frames of a video by decoding it, as headers are often wrong.
 
     Raises:
         VideoError: as `read_frames`.
     """
-    with VideoReader(path) as reader:
+    with VideoReader(path, limits=limits) as reader:
         return sum(1 for _ in reader.decode())

@@ -16,9 +16,15 @@ from deepstab.errors import VideoError
 from deepstab.image import Image
 from deepstab.video import color
 from deepstab.video.headers import declared_size
+from deepstab.video.limits import UNLIMITED, Limits
 
-# A file is opened, never a network address that a playlist inside it may name.
-_CONTAINER_OPTIONS = {"protocol_whitelist": "file"}
+# libav's names of the formats that hold a video of their own. Playlists, picture patterns and
+# scripts, which libav opens too, whatever their suffix, name other files and network addresses.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,asf,ogg,mpegts,mpeg,mpegvideo,mxf,nut,"
+    "ivf,gif,apng,h264,hevc,vvc,obu,m4v,h263,mjpeg,yuv4mpegpipe,dv,rm,wtv"
+)
+_CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
 # A demuxer that lost its place ends early without an error; headers round less than this.
 _DURATION_TOLERANCE_S = 1.0
 # Formats whose header holds a duration that is not guessed from what could be read.
@@ -56,16 +62,19 @@ class VideoReader:
         frame_rate: average, frames/s.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, limits: Limits = UNLIMITED) -> None:
         """Open `path`.
 
         Raises:
-            VideoError: the file is missing, empty, not a video, or holds no video stream.
+            VideoError: the file is missing, empty, not a video, holds no video stream, or is beyond
+                the limits.
         """
         self.path = path
-        self.container = _open(path)
+        self._limits = limits
+        self.container = _open(path, limits)
         try:
             self.stream = _main_stream(path, self.container)
+            self._check_declared()
         except VideoError:
             self.container.close()
             raise
@@ -96,6 +105,20 @@ class VideoReader:
         """Close the file."""
         self.container.close()
 
+    @property
+    def duration_s(self) -> float | None:
+        """As the headers declare it, s; None where they do not."""
+        if self.stream.duration is not None and self.stream.time_base is not None:
+            return float(self.stream.duration * self.stream.time_base)
+        declared = self.container.duration
+        return None if declared is None else declared / _MICROSECONDS
+
+    def _check_declared(self) -> None:
+        codec = self.stream.codec_context
+        self._limits.check_frame(f"video {self.path}", codec.width, codec.height)
+        if self.duration_s is not None:
+            self._limits.check_duration(f"video {self.path}", self.duration_s)
+
     def decode(
         self, on_packet: Callable[[av.Packet[av.stream.Stream]], None] | None = None
     ) -> Iterator[DecodedFrame]:
@@ -109,12 +132,13 @@ class VideoReader:
 
         Raises:
             VideoError: there is no frame, a frame is damaged, its size differs from the first
-                one's, or the file ends before what its header declares.
+                one's, it is beyond the limits, or the file ends before what its header declares.
         """
         frame_step = max(round(1 / (self.frame_rate * self.time_base)), 1)
         progress = _Progress()
         size: tuple[int, int] | None = None
         index = 0
+        first_pts: int | None = None
         last_pts: int | None = None
         try:
             for image in self._images(progress, on_packet):
@@ -126,6 +150,10 @@ class VideoReader:
                 elif last_pts is not None and pts <= last_pts:
                     pts = last_pts + 1
                 last_pts = pts
+                first_pts = pts if first_pts is None else first_pts
+                self._limits.check_duration(
+                    f"video {self.path}", float((pts - first_pts) * self.time_base)
+                )
                 yield DecodedFrame(image, index, pts, image.duration or frame_step)
                 index += 1
         except av.FFmpegError as error:
@@ -185,6 +213,7 @@ class VideoReader:
     def _check_frame(self, image: av.VideoFrame, index: int, size: tuple[int, int]) -> None:
         if image.is_corrupt:
             raise self._damaged(index)
+        self._limits.check_frame(f"video {self.path}", image.width, image.height)
         if (image.width, image.height) != size:
             raise VideoError(
                 f"video {self.path} changes size at frame {index}, from {size[0]}x{size[1]} to "
@@ -251,12 +280,16 @@ class _Progress:
         return self._dts.popleft() if self._dts else None
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def _open(path: Path, limits: Limits) -> av.container.InputContainer:
     try:
         if path.is_dir():
             raise VideoError(f"video {path} is a folder; give a file")
-        if path.stat().st_size == 0:
+        if not path.is_file() and path.exists():
+            raise VideoError(f"video {path} is not a regular file; save it as one first")
+        num_bytes = path.stat().st_size
+        if num_bytes == 0:
             raise VideoError(f"video {path} is empty; replace the file")
+        limits.check_size(f"video {path}", num_bytes)
         return av.open(
             str(path.absolute()),
             "r",
@@ -265,6 +298,11 @@ def _open(path: Path) -> av.container.InputContainer:
         )
     except FileNotFoundError:
         raise VideoError(f"video {path} does not exist; check the path") from None
+    except av.ArgumentError:
+        raise VideoError(
+            f"video {path} cannot be opened: it is of no format that holds a video of its own, "
+            "but maybe a playlist or picture; give an mp4, mov, mkv, webm or the like"
+        ) from None
     except (av.FFmpegError, OSError) as error:
         raise VideoError(
             f"video {path} cannot be opened ({error.strerror}); check that it is a video"

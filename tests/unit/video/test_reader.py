@@ -1,15 +1,48 @@
 """A file that cannot be read to its end is an error that names the frame."""
 
+import os
 import re
+from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
 from deepstab.errors import VideoError
 from deepstab.video.frames import count_frames, probe, read_frames
 from deepstab.video.rewrite import rewrite_video
-from tests.unit.video.conftest import FAST, assert_nothing_left, identity, make_video, picture
+from tests.unit.video.conftest import (
+    FAST,
+    assert_nothing_left,
+    identity,
+    make_video,
+    picture,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format"),
+    [
+        *((f"a{suffix}", "libx264", "yuv420p") for suffix in (".mp4", ".mov", ".mkv", ".flv")),
+        *((f"a{suffix}", "libx264", "yuv420p") for suffix in (".ts", ".m4v", ".3gp", ".h264")),
+        *((f"a{suffix}", "mpeg2video", "yuv420p") for suffix in (".mpg", ".vob", ".mxf", ".m2v")),
+        *((f"a{suffix}", "mpeg4", "yuv420p") for suffix in (".avi", ".nut")),
+        ("a.webm", "libvpx", "yuv420p"),
+        ("a.ivf", "libvpx-vp9", "yuv420p"),
+        ("a.asf", "msmpeg4v3", "yuv420p"),
+        ("a.wmv", "wmv2", "yuv420p"),
+        ("a.gif", "gif", "rgb8"),
+        ("a.y4m", "rawvideo", "yuv420p"),
+        ("a.mjpeg", "mjpeg", "yuvj420p"),
+        ("a.hevc", "libx265", "yuv420p"),
+    ],
+)
+def test_common_formats_are_read_to_their_end(tmp_path, name, codec, pixel_format):
+    path = make_video(
+        tmp_path / name, codec=codec, pixel_format=pixel_format, num_frames=12, width=128
+    )
+    assert count_frames(path) == 12
 
 
 class TestUnreadable:
@@ -34,6 +67,35 @@ class TestUnreadable:
         with pytest.raises(VideoError, match=r"a\.mp4") as error:
             next(read_frames(tmp_path / "a.mp4"))
         assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("kind", ["concat", "hls", "pictures", "subtitles"])
+    def test_a_file_that_names_others_opens_none_of_them(self, tmp_path, kind):
+        make_video(tmp_path / "other.ts", num_frames=5)
+        named = tmp_path / "x.mp4"
+        if kind == "concat":
+            named.write_text("ffconcat version 1.0\nfile 'other.ts'\n")
+        elif kind == "hls":
+            named = tmp_path / "x.m3u8"
+            named.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n")
+        elif kind == "pictures":
+            named = tmp_path / "x%d.png"
+            for name in ("x1.png", "x2.png", named.name):
+                cv2.imwrite(str(tmp_path / name), picture(0))
+        else:
+            named.write_text("1\n00:00:00,000 --> 00:00:01,000\nwords\n")
+        for call in (probe, count_frames):
+            with pytest.raises(VideoError, match=f"{re.escape(str(named))} cannot be opened"):
+                call(named)
+
+    @pytest.mark.parametrize("name", ["http://127.0.0.1:9/a.mp4", "pipe:0", "-", "concat:a|b"])
+    def test_an_address_is_a_file_name(self, name):
+        with pytest.raises(VideoError, match="does not exist"):
+            probe(Path(name))
+
+    def test_a_pipe(self, tmp_path):
+        os.mkfifo(tmp_path / "a.mp4")
+        with pytest.raises(VideoError, match=r"a\.mp4 is not a regular file"):
+            probe(tmp_path / "a.mp4")
 
     @pytest.mark.parametrize("with_cover", [False, True])
     def test_sound_alone(self, tmp_path, with_cover):
