@@ -4,11 +4,13 @@ import argparse
 import time
 from pathlib import Path
 
-from deepstab.config import load_params
-from deepstab.data.sources import prepare_data
-from deepstab.errors import run_stage
-from deepstab.tracking.durations import remember_duration
-from deepstab.tracking.store import project_root
+from deepstab.errors import run_stage, stage_imports
+
+with stage_imports():
+    from deepstab.config import load_params
+    from deepstab.data.sources import prepare_data
+    from deepstab.tracking.durations import remember_duration
+    from deepstab.tracking.store import project_root
 
 
 def main() -> None:

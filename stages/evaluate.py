@@ -3,16 +3,18 @@
 import time
 from pathlib import Path
 
-from deepstab.config import flatten, load_params
-from deepstab.data.manifest import Manifest
-from deepstab.errors import run_stage
-from deepstab.evaluation.corrections import Inputs
-from deepstab.evaluation.measure import measure_videos
-from deepstab.evaluation.record import describe, log_files, log_origin, write_files
-from deepstab.models import checkpoints
-from deepstab.tracking import names
-from deepstab.tracking.model import log_generator
-from deepstab.tracking.store import attach_run, project_root
+from deepstab.errors import run_stage, stage_imports
+
+with stage_imports():
+    from deepstab.config import flatten, load_params
+    from deepstab.data.manifest import Manifest
+    from deepstab.evaluation.corrections import Inputs
+    from deepstab.evaluation.measure import measure_videos
+    from deepstab.evaluation.record import describe, log_files, log_origin, write_files
+    from deepstab.models import checkpoints
+    from deepstab.tracking import names
+    from deepstab.tracking.model import log_generator
+    from deepstab.tracking.store import attach_run, project_root
 
 BEST, REPORTS = Path(names.BEST_FILE), Path(names.REPORTS_FOLDER)
 INPUTS = Inputs(raw=Path("data/raw"), shards=Path("data/shards"), checkpoint=BEST)

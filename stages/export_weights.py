@@ -3,10 +3,12 @@
 import argparse
 from pathlib import Path
 
-from deepstab.errors import run_stage
-from deepstab.models import checkpoints
-from deepstab.models.checkpoints import SHIPPED, export_weights
-from deepstab.tracking.names import BEST_NAME
+from deepstab.errors import run_stage, stage_imports
+
+with stage_imports():
+    from deepstab.models import checkpoints
+    from deepstab.models.checkpoints import SHIPPED, export_weights
+    from deepstab.tracking.names import BEST_NAME
 
 
 def main() -> None:

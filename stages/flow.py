@@ -5,13 +5,15 @@ import shutil
 import time
 from pathlib import Path
 
-from deepstab.config import load_params
-from deepstab.data.flow_cache import fill_cache
-from deepstab.data.manifest import MANIFEST_NAME, Manifest
-from deepstab.data.shards import ShardIndex
-from deepstab.errors import run_stage
-from deepstab.tracking.durations import remember_duration
-from deepstab.tracking.store import project_root
+from deepstab.errors import run_stage, stage_imports
+
+with stage_imports():
+    from deepstab.config import load_params
+    from deepstab.data.flow_cache import fill_cache
+    from deepstab.data.manifest import MANIFEST_NAME, Manifest
+    from deepstab.data.shards import ShardIndex
+    from deepstab.tracking.durations import remember_duration
+    from deepstab.tracking.store import project_root
 
 
 def main() -> None:

@@ -3,13 +3,15 @@
 import time
 from pathlib import Path
 
-from deepstab.config import flatten, load_params
-from deepstab.data.manifest import Manifest
-from deepstab.errors import run_stage
-from deepstab.evaluation.draw import draw_report
-from deepstab.evaluation.results import Evaluation
-from deepstab.tracking import names
-from deepstab.tracking.store import attach_run, project_root
+from deepstab.errors import run_stage, stage_imports
+
+with stage_imports():
+    from deepstab.config import flatten, load_params
+    from deepstab.data.manifest import Manifest
+    from deepstab.evaluation.draw import draw_report
+    from deepstab.evaluation.results import Evaluation
+    from deepstab.tracking import names
+    from deepstab.tracking.store import attach_run, project_root
 
 RAW, REPORTS = Path("data/raw"), Path(names.REPORTS_FOLDER)
 

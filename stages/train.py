@@ -4,10 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
-from deepstab.errors import run_stage
-from deepstab.tracking.store import project_root
-from deepstab.training.experiment import run_experiment
-from deepstab.training.loop import history_csv
+from deepstab.errors import run_stage, stage_imports
+
+with stage_imports():
+    from deepstab.tracking.store import project_root
+    from deepstab.training.experiment import run_experiment
+    from deepstab.training.loop import history_csv
 
 
 def main() -> None:

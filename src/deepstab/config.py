@@ -7,6 +7,7 @@ the file: a key that is missing there is an error.
 from __future__ import annotations
 
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -22,6 +23,9 @@ from pydantic import (
 
 from deepstab.errors import ParameterError
 
+# A few lines of YAML can stand for a value of gigabytes.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 1
 # PyYAML follows YAML 1.1, where `1e-4` is a string; DVC's ruamel follows 1.2, where it is a float.
 _EXPONENT_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
@@ -38,6 +42,7 @@ def _freeze_list(value: Any) -> Any:
 
 Number = Annotated[float, BeforeValidator(_parse_exponent), Field(allow_inf_nan=False)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
+HeldOutFraction = Annotated[Number, Field(gt=0, lt=1)]
 # A name such as 4 is read from YAML as an integer.
 VideoName = Annotated[
     str,
@@ -79,8 +84,8 @@ class FaultParams(Section):
 class ShakenParams(Section):
     """What all videos have in common that are shaken along a known path."""
 
-    num_frames: int = Field(ge=32, description="frames per video")
-    width: int = Field(ge=128, multiple_of=2, description="video width, px")
+    num_frames: int = Field(ge=32, le=100_000, description="frames per video")
+    width: int = Field(ge=128, le=8192, multiple_of=2, description="video width, px")
     shake_min: Annotated[Number, Field(gt=0, le=0.2)] = Field(
         description="smallest shake amplitude, fraction of the width (standard deviation)"
     )
@@ -105,9 +110,9 @@ class FlightParams(ShakenParams):
         description="`skimage` for the photographs in scikit-image's wheel, `material` for the "
         "aerial ones of data/material.json besides, or a folder of photos to fly over besides"
     )
-    num_flights: int = Field(ge=3, description="number of stable/unstable video pairs")
-    height: int = Field(ge=128, multiple_of=2, description="video height, px")
-    frame_rate: Annotated[Number, Field(gt=0)] = Field(description="frames per second")
+    num_flights: int = Field(ge=3, le=100_000, description="number of stable/unstable video pairs")
+    height: int = Field(ge=128, le=8192, multiple_of=2, description="video height, px")
+    frame_rate: Annotated[Number, Field(ge=1, le=1000)] = Field(description="frames per second")
     object_max: Annotated[Number, Field(ge=0.06, le=1)] = Field(
         description="largest moving object, fraction of the photo's shorter side"
     )
@@ -123,17 +128,21 @@ class VideosParams(ShakenParams):
         min_length=1,
         description="folder of videos, or `material` for the list in data/material.json",
     )
-    variants: int = Field(ge=1, description="recordings made of each video, each shaken otherwise")
+    variants: int = Field(
+        ge=1, le=1000, description="recordings made of each video, each shaken otherwise"
+    )
 
 
 class SplitParams(Section):
     """Which videos are held out; the rest train. Splits go by video, never by frame."""
 
-    test: VideoNames | Fraction = Field(
-        description="names of the test videos, or the fraction of scenes to hold out for test"
+    test: VideoNames | HeldOutFraction = Field(
+        description="names of the test videos, or the fraction of scenes to hold out for test, at "
+        "least one"
     )
-    validation: VideoNames | Fraction = Field(
-        description="names of the validation videos, or the fraction of scenes to hold out"
+    validation: VideoNames | HeldOutFraction = Field(
+        description="names of the validation videos, or the fraction of scenes to hold out, at "
+        "least one"
     )
 
     @model_validator(mode="after")
@@ -269,11 +278,11 @@ class LossParams(Section):
 class TrainParams(Section):
     """Optimization."""
 
-    epochs: int = Field(ge=1, description="passes over the training videos")
+    epochs: int = Field(ge=1, le=1_000_000, description="passes over the training videos")
     windows_per_video: int = Field(
-        ge=1, description="random windows drawn from each training video per epoch"
+        ge=1, le=1_000_000, description="random windows drawn from each training video per epoch"
     )
-    batch_size: int = Field(ge=1, description="clips per step")
+    batch_size: int = Field(ge=1, le=4096, description="clips per step")
     lr_g: Annotated[Number, Field(gt=0)] = Field(description="Adam learning rate of the generator")
     lr_d: Annotated[Number, Field(gt=0)] = Field(
         description="Adam learning rate of the discriminator"
@@ -405,14 +414,36 @@ def load_params(path: Path) -> Params:
         ParameterError: the file is missing, is no YAML, or holds a bad value.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except FileNotFoundError:
         raise ParameterError(
             f"{path}: no such parameter file; run from the project root or pass --params"
         ) from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ParameterError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ParameterError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None
+    except RecursionError:
+        raise ParameterError(f"{path}: nested too deep; correct its brackets") from None
+    # A number or date that is none, such as 2024-99-99, is a ValueError.
+    except (yaml.YAMLError, ValueError) as error:
         raise ParameterError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return parse_params(tree, origin=str(path))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which no key of a section may stand twice; PyYAML would take the last, DVC none."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value} stands twice; remove one", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def flatten(params: Section, prefix: str = "") -> dict[str, str | int | float | bool | list[str]]:
@@ -432,7 +463,7 @@ SomeSection = TypeVar("SomeSection", bound=Section)
 
 def _validate(schema: type[SomeSection], tree: object, *, origin: str) -> SomeSection:
     if not isinstance(tree, dict):
-        raise ParameterError(f"{origin}: expected a mapping of sections, found {tree!r}")
+        raise ParameterError(f"{origin}: expected a mapping of sections, found {_SHORT.repr(tree)}")
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
@@ -443,15 +474,17 @@ def _validate(schema: type[SomeSection], tree: object, *, origin: str) -> SomeSe
 def _describe(error: Any) -> str:
     # Union branches (list of names | fraction) appear in the location: keep the keys alone.
     key = ".".join(str(part) for part in error["loc"] if _is_key(part)) or "parameters"
+    value = _SHORT.repr(error["input"])
     match error["type"]:
         case "missing":
             return f"{key} is missing; copy it from params.yaml as delivered"
         case "extra_forbidden":
-            return f"{key} is no known parameter (value {error['input']!r}); remove or correct it"
+            key = ".".join(map(str, error["loc"]))
+            return f"{key} is no known parameter (value {value}); remove or correct it"
         case "value_error":
             return f"{key}: {error['ctx']['error']}"
         case _:
-            return f"{key}: {error['input']!r} is not allowed: {error['msg']}"
+            return f"{key}: {value} is not allowed: {error['msg']}"
 
 
 def _is_key(part: object) -> bool:

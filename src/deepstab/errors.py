@@ -17,14 +17,19 @@ DeepStabError
 from __future__ import annotations
 
 import logging
+import os
 import reprlib
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+_INTERRUPTED = "interrupted; run again to go on"
 
 
 class DeepStabError(Exception):
@@ -95,16 +100,39 @@ def one_line(*, interrupted: str = "interrupted") -> Iterator[None]:
     try:
         yield
     except DeepStabError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)
 
 
+def _printable(text: str) -> str:
+    """A text in one line, whatever the names of files in it hold."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+@contextmanager
+def stage_imports() -> Iterator[None]:
+    """Let an interrupt end the process with one line while a stage imports what it needs.
+
+    At once and without an exception, of which extension modules would make an ImportError.
+    """
+    before = signal.signal(signal.SIGINT, _leave)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    print(_INTERRUPTED, file=sys.stderr, flush=True)
+    os._exit(130)
+
+
 def run_stage(stage: Callable[[], None]) -> None:
     """Run a stage; a `DeepStabError` becomes one line on stderr and exit code 1."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("deepstab").setLevel(logging.INFO)
-    with one_line(interrupted="interrupted; run again to go on"):
+    with one_line(interrupted=_INTERRUPTED):
         stage()

@@ -82,6 +82,13 @@ def test_exponents_are_numbers_whichever_yaml_reader_read_them(
         ("data.videos.faults.blur", 1.5, "less than or equal to 1"),
         ("data.flights.faults.occluder", -0.1, "greater than or equal to 0"),
         ("data.flights.parallax", "often", "valid number"),
+        ("data.flights.width", 10**9, "less than or equal to 8192"),
+        ("data.flights.num_frames", 10**9, "less than or equal to"),
+        ("data.videos.width", 10**9, "less than or equal to 8192"),
+        ("data.videos.variants", 10**9, "less than or equal to"),
+        ("train.epochs", 10**9, "less than or equal to"),
+        ("data.split.test", 0.0, "greater than 0"),
+        ("data.split.validation", 0, "greater than 0"),
     ],
 )
 def test_a_bad_value_is_one_line_with_key_value_and_what_is_allowed(
@@ -123,6 +130,40 @@ def test_missing_file_and_broken_yaml_are_one_line(tmp_path: Path) -> None:
     broken.write_text("- 1\n")
     with pytest.raises(ParameterError, match="mapping of sections"):
         load_params(broken)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"seed: \xff", "not UTF-8"),
+        (b"a: " + b"[" * 3000, "nested too deep"),
+        (b"a: 2024-99-99", "not valid YAML"),
+        (b"train: {lr_g: 1, lr_d: 2, lr_g: 3}", "the key lr_g stands twice"),
+        (
+            b"a: &a [x]\nb: &b [*a,*a,*a]\n"
+            + b"".join(
+                b"%c: &%c [%s]\n" % (n, n, b",".join([b"*%c" % (n - 1)] * 9)) for n in b"cdefghij"
+            ),
+            "no known parameter",
+        ),
+        (b"learning-rate: 1", "learning-rate is no known parameter"),
+    ],
+    ids=["latin", "deep", "date", "twice", "laughs", "dash"],
+)
+def test_files_that_no_editor_meant_are_one_short_line(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ParameterError, match=reason) as caught:
+        load_params(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 3000
+
+
+def test_a_folder_is_no_parameter_file(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="cannot be read"):
+        load_params(tmp_path)
 
 
 def test_parameters_cannot_be_changed(tiny_params: Params) -> None:

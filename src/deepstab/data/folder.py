@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,20 +35,22 @@ def find_videos(root: Path) -> dict[str, dict[str, Path]]:
 
     Returns:
         "stable" and "unstable", each name -> path. Names are file names without suffix; a name
-        that occurs twice on one side gets its parent folders in front (`train/3`).
+        that occurs twice on one side gets its parent folders in front (`train/3`). A folder that
+        links lead to a second time does not count again.
 
     Raises:
-        DataError: one name has two files on one side that cannot be told apart.
+        DataError: two files of one side cannot be told apart, also where `/` becomes `_`, or a
+            name cannot be written down.
     """
     sides: dict[str, dict[str, Path]] = {}
+    names: dict[str, str] = {}
     for side in ("stable", "unstable"):
-        paths = [
-            path
-            for depth in range(4)
-            for folder in sorted(root.glob("*/" * depth + side))
-            for path in sorted(folder.iterdir())
-            if path.is_file() and path.suffix.lower() in SUFFIXES
-        ]
+        folders: dict[Path, Path] = {}
+        for depth in range(4):
+            for folder in sorted(root.glob("*/" * depth + side)):
+                if folder.is_dir():
+                    folders.setdefault(folder.resolve(), folder)
+        paths = [path for folder in folders.values() for path in videos_in(folder)]
         stems = [path.stem for path in paths]
         named: dict[str, Path] = {}
         for path in paths:
@@ -55,9 +58,27 @@ def find_videos(root: Path) -> dict[str, dict[str, Path]]:
             name = path.stem if stems.count(path.stem) == 1 else f"{prefix}/{path.stem}"
             if name in named:
                 raise DataError(f"{path} and {named[name]} have the same name; keep one of the two")
+            other = names.setdefault(_flat(name), name)
+            if other != name:
+                raise DataError(f"{root}: {other} and {name} would be one file; rename one of them")
             named[name] = path
         sides[side] = named
     return sides
+
+
+def videos_in(folder: Path, pattern: str = "*") -> list[Path]:
+    """The videos among the paths of a folder that match a pattern, ordered by name.
+
+    Raises:
+        DataError: a name is no UTF-8, or holds control characters.
+    """
+    paths = sorted(
+        path for path in folder.glob(pattern) if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
+    for path in paths:
+        if any(unicodedata.category(char) in ("Cc", "Cs") for char in str(path)):
+            raise DataError(f"{path}: not UTF-8 or holds control characters; rename it")
+    return paths
 
 
 def holds_videos(root: Path) -> bool:
@@ -69,7 +90,7 @@ def copy_videos(root: Path, destination: Path) -> None:
     """Copy the videos of a data set to destination/{stable,unstable}, names made flat.
 
     Raises:
-        DataError: there are no pairs of videos under root.
+        DataError: there are no pairs of videos under root, or one cannot be copied.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; set data.kaggle_root to the folder of the videos")
@@ -83,7 +104,13 @@ def copy_videos(root: Path, destination: Path) -> None:
         folder = destination / side
         folder.mkdir(parents=True, exist_ok=True)
         for name, path in videos.items():
-            shutil.copyfile(path, folder / (name.replace("/", "_") + path.suffix.lower()))
+            try:
+                shutil.copyfile(path, folder / (_flat(name) + path.suffix.lower()))
+            except OSError as error:
+                raise DataError(
+                    f"{path} cannot be copied to {folder}: {error.strerror}; correct its "
+                    "permissions or free some space"
+                ) from None
 
 
 def check_pairs(
@@ -197,5 +224,10 @@ def _count(items: Iterable[object]) -> int:
     return sum(1 for _ in items)
 
 
+def _flat(name: str) -> str:
+    """The name of a video as that of one file."""
+    return name.replace("/", "_")
+
+
 def _natural(name: str) -> tuple[int, str]:
-    return (int(name), "") if name.isdigit() else (2**31, name)
+    return (int(name), "") if name.isdecimal() else (2**31, name)

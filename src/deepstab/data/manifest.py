@@ -23,7 +23,8 @@ Split = Literal["train", "validation", "test"]
 Source = Literal["kaggle", "folder", "videos", "flights"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=1)]
+# What counts frames or px fits in 32 bits, whatever a damaged file says.
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 # What is read from a file must be exactly what was written to it.
 STORED = ConfigDict(strict=True, extra="forbid")
 
@@ -35,7 +36,7 @@ class VideoFile:
     path: str
     sha256: Sha256
     num_frames: Count
-    frame_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    frame_rate: Annotated[float, Field(gt=0, lt=2**31)]
     width: Count
     height: Count
 

@@ -16,6 +16,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from deepstab.config import FlowParams
+from deepstab.config import FlowParams, FrameSide
 from deepstab.data.manifest import STORED, Count, Sha256, Split, VideoPair
 from deepstab.errors import ShardError, first_problem
 from deepstab.files import sha256_of, whole_or_absent
@@ -48,7 +49,7 @@ class Shard:
 
     file: str
     sha256: Sha256
-    first_frame: Annotated[int, Field(ge=0)]
+    first_frame: Annotated[int, Field(ge=0, lt=2**31)]
     num_frames: Count
 
 
@@ -63,6 +64,12 @@ class PairEntry:
     num_frames: Count
     shards: tuple[Shard, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse shards that do not hold the frames one after the other."""
+        first_frames = accumulate((shard.num_frames for shard in self.shards), initial=0)
+        if [*(shard.first_frame for shard in self.shards), self.num_frames] != [*first_frames]:
+            raise ValueError(f"shards do not hold frames 0 to {self.num_frames - 1}")
+
     @property
     def aspect(self) -> float:
         return self.width / self.height
@@ -75,8 +82,8 @@ class ShardIndex:
     The folder is where the index was found; all the rest is what the file says.
     """
 
-    height: Count
-    width: Count
+    height: FrameSide
+    width: FrameSide
     manifest_digest: Sha256
     flow: FlowParams
     pairs: tuple[PairEntry, ...]
@@ -306,7 +313,13 @@ class ShardReader:
     def _batch(self, shard: Shard, number: int) -> pa.RecordBatch:
         reader = self._files.get(shard.file)
         if reader is None:
-            reader = self._files[shard.file] = _open(self._index.folder / shard.file)
+            path = self._index.folder / shard.file
+            reader = self._files[shard.file] = _open(path)
+            if reader.num_record_batches != shard.num_frames:
+                raise ShardError(
+                    f"{path}: {reader.num_record_batches} frames, {shard.num_frames} in the index; "
+                    "run the flow stage again"
+                )
         return reader.get_batch(number)
 
 

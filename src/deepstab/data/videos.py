@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepstab.config import VideosParams
-from deepstab.data.folder import SUFFIXES
+from deepstab.data.folder import SUFFIXES, videos_in
 from deepstab.data.occluders import occlude
 from deepstab.data.shake import Similarity, standing_still
 from deepstab.data.shaken import CleanClip, draw_recording, truth_path, write_pair
@@ -64,7 +64,7 @@ def find_sources(folder: Path, *, width: int) -> list[SourceVideo]:
         DataError: there are none, or two have the same name.
         VideoError: one does not decode.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = videos_in(folder, "**/*")
     if not paths:
         raise DataError(
             f"data.videos.folder: no {', '.join(SUFFIXES)} videos in {str(folder)!r}; "

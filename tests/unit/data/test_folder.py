@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -57,6 +58,51 @@ def test_the_same_name_in_two_split_folders_is_two_videos(tmp_path: Path) -> Non
     (tmp_path / "train/stable/1.avi").touch()
     with pytest.raises(DataError, match="same name; keep one"):
         folder.find_videos(tmp_path)
+
+
+def test_a_link_in_a_loop_finds_no_video_twice(tmp_path: Path) -> None:
+    for side in ("stable", "unstable"):
+        write(tmp_path / "set" / side / "1.mp4")
+    (tmp_path / "set" / "loop").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "itself").symlink_to("itself")
+    assert list(folder.find_videos(tmp_path / "set")["stable"]) == ["1"]
+    (tmp_path / "linked").mkdir()
+    for side in ("stable", "unstable"):
+        (tmp_path / "linked" / side).symlink_to(tmp_path / "set" / side)
+    assert list(folder.find_videos(tmp_path / "linked")["unstable"]) == ["1"]
+
+
+def test_names_that_would_be_one_file_are_refused(tmp_path: Path) -> None:
+    for path in ("a/stable/3.mp4", "b/stable/3.mp4", "b/stable/a_3.mp4"):
+        write(tmp_path / path)
+    with pytest.raises(DataError, match=r"a/3 and a_3 would be one file; rename"):
+        folder.find_videos(tmp_path)
+    (tmp_path / "b/stable/a_3.mp4").unlink()
+    write(tmp_path / "b/unstable/a_3.mp4")  # no partner of a/3
+    with pytest.raises(DataError, match=r"a/3 and a_3 would be one file; rename"):
+        folder.find_videos(tmp_path)
+
+
+@pytest.mark.parametrize("name", [b"\xff.mp4", b"a\nb.mp4", b"a\x1b[2J.mp4"])
+def test_names_that_cannot_be_written_down_are_refused(tmp_path: Path, name: bytes) -> None:
+    write(tmp_path / "stable" / "1.mp4").rename(tmp_path / "stable" / os.fsdecode(name))
+    with pytest.raises(DataError, match="not UTF-8 or holds control characters; rename it"):
+        folder.find_videos(tmp_path)
+
+
+def test_digits_of_any_kind_are_names(three_pairs: Path, default_tree: dict[str, Any]) -> None:
+    for side in ("stable", "unstable"):
+        write(three_pairs / side / "².mp4")
+    manifest = folder.check_pairs(three_pairs, params=data_params(default_tree), source="folder")
+    assert [pair.name for pair in manifest.pairs] == ["1", "2", "10", "²"]
+
+
+def test_a_file_named_as_a_folder_of_videos_holds_none(tmp_path: Path) -> None:
+    write(tmp_path / "unstable" / "1.mp4")
+    (tmp_path / "stable").write_text("a file")
+    assert not folder.holds_videos(tmp_path)
+    with pytest.raises(DataError, match=r"no \{stable,unstable\}"):
+        folder.copy_videos(tmp_path, tmp_path / "copy")
 
 
 def test_everything_wrong_is_named_and_stops_by_default(

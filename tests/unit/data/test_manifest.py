@@ -75,7 +75,10 @@ def changed(path: Path, keys: tuple[str | int, ...], value: object) -> None:
         (("pairs", 0, "width"), 0),
         (("pairs", 0, "split"), "tset"),
         (("pairs", 0, "size"), 1),
+        (("pairs", 0, "num_frames"), 10**30),
+        (("pairs", 0, "shards", 0, "num_frames"), 2**31),
         (("pairs", 0, "shards", 0, "first_frame"), -1),
+        (("height",), 10**9),
         (("pairs", 0, "shards", 0, "sha256"), "abc"),
         (("flow", "poly_n"), 6),
         (("layout",), 1),
@@ -98,7 +101,10 @@ def test_absurd_values_of_the_index_are_one_line(
         (("pairs",), None),
         (("pairs", 0), []),
         (("pairs", 0, "stable"), ["a.mp4"]),
+        (("pairs", 0, "num_frames"), 10**30),
         (("pairs", 0, "stable", "frame_rate"), -1),
+        (("pairs", 0, "stable", "frame_rate"), 1e300),
+        (("pairs", 0, "stable", "frame_rate"), float("nan")),
         (("pairs", 0, "unstable", "width"), 384.5),
         (("pairs", 0, "unstable", "sha256"), 7),
         (("pairs", 0, "truth", "sha256"), "abc"),
@@ -117,6 +123,14 @@ def test_absurd_values_of_the_manifest_are_one_line(
     with pytest.raises(DataError) as caught:
         Manifest.load(tmp_path / "manifest.json")
     assert_one_line(str(caught.value), keys)
+
+
+def test_an_index_whose_shards_leave_frames_out_is_one_line(index: ShardIndex) -> None:
+    index.save()
+    changed(index.folder / INDEX_NAME, ("pairs", 0, "num_frames"), 10**9)
+    with pytest.raises(ShardError, match="shards do not hold frames 0 to 999999999") as caught:
+        ShardIndex.load(index.folder)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}"])

@@ -108,7 +108,12 @@ def test_damage_is_found_and_named(tiny_raw: Path, tmp_path: Path, tiny_params: 
     victim.write_bytes(content[:1000])
     with pytest.raises(ShardError, match="missing or damaged"):
         ShardReader(index).read(index.pairs[2], 0, 5)
-    (index.folder / shards.INDEX_NAME).write_text("{}")
+    path = index.folder / shards.INDEX_NAME
+    path.write_text(path.read_text().replace('"num_frames": 40', '"num_frames": 41'))
+    longer = ShardIndex.load(index.folder)
+    with pytest.raises(ShardError, match="40 frames, 41 in the index"):
+        ShardReader(longer).read(longer.pairs[0], 40, 1)
+    path.write_text("{}")
     with pytest.raises(ShardError, match="damaged index"):
         ShardIndex.load(index.folder)
     with pytest.raises(ShardError, match="run the flow stage first"):
