@@ -45,6 +45,8 @@ TINY: dict[str, Any] = {
     # All parts take part.
     "loss.lambda_gan": 0.05,
     "train.epochs": 2,
+    "train.lr_g": 0.002,
+    "train.windows_per_video": 3,
     "evaluate.window_stride": 6,
     "tracking.log_model": False,
 }

@@ -85,8 +85,8 @@ def test_a_run_is_named_after_the_parameters_that_changed(
     (repository / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     git("commit", "-q", "-am", "parameters")
     for values, changed in (
-        ({}, None),  # though `lr_g: 2e-3` is another text now
-        ({"train.lr_g": 0.003}, "train.lr_g=0.003"),
+        ({}, None),  # though `lr_g: 3e-3` is another text now
+        ({"train.lr_g": 0.0004}, "train.lr_g=0.0004"),
         ({"seed": 8, "train.epochs": 3}, "seed=8, train.epochs=3"),
     ):
         tree = with_values(default_tree, values)
