@@ -19,7 +19,7 @@ from deepstab.cli.videos import parse_crop
 from deepstab.errors import DeepStabError
 from deepstab.progress import progress
 from deepstab.stabilize.before_after import save_plot
-from deepstab.stabilize.whole_video import Crop, Encoding
+from deepstab.stabilize.whole_video import Crop, Encoding, Smoothing
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,8 +65,7 @@ def main() -> None:
     args = parse_args()
     mode, fraction = parse_crop(args.crop)
     settings = Settings(
-        crop=Crop(mode=mode, fraction=fraction),
-        strength=args.strength,
+        smoothing=Smoothing(Crop(mode=mode, fraction=fraction), args.strength),
         encoding=Encoding(crf=args.crf, preset=args.preset),
         max_frames=args.frames,
     )

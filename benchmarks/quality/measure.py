@@ -34,7 +34,7 @@ from deepstab.metrics.stability import measure_video, score_videos
 from deepstab.metrics.track import track_jitter
 from deepstab.models.checkpoints import Checkpoint, load_weights
 from deepstab.stabilize.estimates import estimate_thetas
-from deepstab.stabilize.whole_video import Crop, Encoding, stabilize_video
+from deepstab.stabilize.whole_video import Encoding, Smoothing, stabilize_video
 from deepstab.video.frames import count_frames, probe, read_frames
 from deepstab.video.rewrite import rewrite_video
 from deepstab.video.writer import write_video
@@ -66,15 +66,13 @@ class Settings:
     """What all methods and clips share.
 
     Attributes:
-        crop: of the learned methods.
-        strength: of the learned methods.
+        smoothing: of the learned methods.
         encoding: of all methods.
         max_frames: frames used of each clip; None for all. A part of a clip is first written
             without loss to a file of its own, without sound.
     """
 
-    crop: Crop
-    strength: float
+    smoothing: Smoothing
     encoding: Encoding
     max_frames: int | None
 
@@ -242,8 +240,7 @@ def _run(method: Method, source: Path, target: Path, settings: Settings, row: Ro
             source,
             target,
             checkpoint=checkpoint,
-            crop=settings.crop,
-            strength=settings.strength,
+            smoothing=settings.smoothing,
             encoding=settings.encoding,
             on_frame=_ignore,
         )

@@ -108,59 +108,44 @@ def as_csv(table: Sequence[Row] | Sequence[Summary]) -> str:
     return text.getvalue()
 
 
+# The columns of the text: what stands above, the attribute, its digits, and what it is times.
+_COLUMNS = (
+    ("stability", "stability", 3, 1),
+    ("jitter/in", "jitter_ratio", 3, 1),
+    ("worst", "jitter_ratio_worst", 2, 1),
+    ("worse", "num_worse", 0, 1),
+    ("roll/in", "roll_jitter_ratio", 3, 1),
+    ("worst", "roll_jitter_ratio_worst", 2, 1),
+    ("tracks px", "track_jitter_lk_px", 3, 1),
+    ("DIS px", "track_jitter_dis_px", 3, 1),
+    ("worst/in", "track_ratio_worst", 2, 1),
+    ("worse", "num_track_worse", 0, 1),
+    (">vid.stab", "num_above_vidstab", 0, 1),
+    ("beyond/in", "beyond_lk_ratio", 3, 1),
+    ("DIS", "beyond_dis_ratio", 3, 1),
+    ("crop", "crop", 3, 1),
+    ("worst", "crop_worst", 3, 1),
+    ("distortion", "distortion", 4, 1),
+    ("worst", "distortion_worst", 3, 1),
+    ("PSNR dB", "interframe_psnr_db", 2, 1),
+    ("black %", "black_fraction_worst", 3, 100),
+    ("frames/s", "frames_per_s", 1, 1),
+    ("at 720p", "frames_per_s_720p", 1, 1),
+)
+
+
 def as_text(summaries: Sequence[Summary]) -> str:
     """Write the summaries as aligned columns, one block for each group."""
-    header = [
-        "clips",
-        "stability",
-        "jitter/in",
-        "worst",
-        "worse",
-        "roll/in",
-        "worst",
-        "tracks px",
-        "DIS px",
-        "worst/in",
-        "worse",
-        ">vid.stab",
-        "beyond/in",
-        "DIS",
-        "crop",
-        "worst",
-    ]
-    header += ["distortion", "worst", "PSNR dB", "black %", "frames/s", "at 720p"]
     lines: list[tuple[str, ...]] = []
     for previous, s in zip((None, *summaries), summaries, strict=False):
         if previous is None or previous.group != s.group:
-            lines.append((f"[{s.group}]", *header))
-        lines.append(
-            (
-                s.method,
-                f"{s.num_clips}" + (f" ({s.num_failed} failed)" if s.num_failed else ""),
-                _figure(s.stability, 3),
-                _figure(s.jitter_ratio, 3),
-                _figure(s.jitter_ratio_worst, 2),
-                f"{s.num_worse}",
-                _figure(s.roll_jitter_ratio, 3),
-                _figure(s.roll_jitter_ratio_worst, 2),
-                _figure(s.track_jitter_lk_px, 3),
-                _figure(s.track_jitter_dis_px, 3),
-                _figure(s.track_ratio_worst, 2),
-                f"{s.num_track_worse}",
-                f"{s.num_above_vidstab}",
-                _figure(s.beyond_lk_ratio, 3),
-                _figure(s.beyond_dis_ratio, 3),
-                _figure(s.crop, 3),
-                _figure(s.crop_worst, 3),
-                _figure(s.distortion, 4),
-                _figure(s.distortion_worst, 3),
-                _figure(s.interframe_psnr_db, 2),
-                _figure(100 * s.black_fraction_worst, 3),
-                _figure(s.frames_per_s, 1),
-                _figure(s.frames_per_s_720p, 1),
-            )
+            lines.append((f"[{s.group}]", "clips", *(heading for heading, *_ in _COLUMNS)))
+        clips = f"{s.num_clips}" + (f" ({s.num_failed} failed)" if s.num_failed else "")
+        figures = (
+            _figure(factor * getattr(s, name), digits) for _, name, digits, factor in _COLUMNS
         )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header) + 1)]
+        lines.append((s.method, clips, *figures))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
         for line in lines

@@ -23,11 +23,13 @@ from benchmarks.quality.rows import Row
 from benchmarks.quality.tables import as_csv, as_text, draw, summarize
 
 from deepstab.errors import CheckpointError, DataError
-from deepstab.stabilize.whole_video import Crop, Encoding
+from deepstab.stabilize.whole_video import Crop, Encoding, Smoothing
 from deepstab.video.frames import read_frames
 from deepstab.video.writer import write_video
 
-SETTINGS = Settings(Crop("auto", 0.2), 1.0, Encoding(crf=18, preset="ultrafast"), max_frames=None)
+SETTINGS = Settings(
+    Smoothing(Crop("auto", 0.2)), Encoding(crf=18, preset="ultrafast"), max_frames=None
+)
 
 # Chosen so that every mean can be worked out in the head.
 FIRST = Row(

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepstab.cli.console import one_line_errors
+
+if TYPE_CHECKING:
+    from deepstab.experiments.lineage import Chain
 
 app = typer.Typer()
 
@@ -40,26 +43,16 @@ def lineage(
     """
     with one_line_errors():
         from deepstab.errors import TrackingError
-        from deepstab.experiments.lineage import (
-            Chain,
-            as_text,
-            contradiction,
-            is_file,
-            read_file,
-            trace,
-        )
+        from deepstab.experiments.lineage import contradiction, is_file, read_file, trace
         from deepstab.experiments.records import Records
         from deepstab.tracking.store import project_root
-
-        def show(chain: Chain) -> None:
-            print(json.dumps(chain, indent=1) if as_json else as_text(chain))
 
         origin = read_file(Path(subject)) if is_file(subject) else None
         own: Chain = {}
         if origin is not None:
             own = {"file": {"path": subject, "run": origin.run_id, **origin.facts}}
         if origin is not None and origin.chain:
-            show(own | origin.chain)
+            _show(own | origin.chain, as_json=as_json)
             return
         try:
             if origin is not None and not origin.run_id:
@@ -70,11 +63,17 @@ def lineage(
             chain = trace(records, records.find(subject if origin is None else origin.run_id))
         except TrackingError:
             if own:
-                show(own)
+                _show(own, as_json=as_json)
             raise
-        show(own | chain)
+        _show(own | chain, as_json=as_json)
         if origin is not None and (difference := contradiction(origin, chain)):
             raise TrackingError(f"{subject} is not what its run made: {difference}")
+
+
+def _show(chain: Chain, *, as_json: bool) -> None:
+    from deepstab.experiments.lineage import as_text
+
+    print(json.dumps(chain, indent=1) if as_json else as_text(chain))
 
 
 @app.command()

@@ -26,11 +26,24 @@ from deepstab.cli.console import (
     score_table,
     score_tree,
 )
+from deepstab.cli.options import (
+    CompareOption,
+    CrfOption,
+    CropOption,
+    InputArgument,
+    OutputArgument,
+    PlotOption,
+    PresetOption,
+    StrengthOption,
+    WeightsOption,
+)
 from deepstab.errors import ParameterError, VideoError
 from deepstab.progress import progress
 
 if TYPE_CHECKING:
     from deepstab.image import Image
+    from deepstab.models.checkpoints import Checkpoint
+    from deepstab.stabilize.whole_video import Encoding, Stabilization
     from deepstab.video.frames import VideoInfo
 
 # The most that `--crop auto` may cut away; what it takes is decided by the shake.
@@ -38,18 +51,6 @@ _AUTO_CROP_FRACTION = 0.2
 _MAX_CROP_PERCENT = 50.0
 # Beyond a smoothing of several seconds nothing changes but the time it takes.
 _MAX_STRENGTH = 10.0
-
-Preset = Literal[
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
-]
 
 CropMode = Literal["auto", "none", "fixed"]
 
@@ -71,44 +72,15 @@ def main() -> None:
 
 @app.command()
 def stabilize(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Video of any common format.")],
-    destination: Annotated[
-        Path, typer.Argument(metavar="OUTPUT", help="Video to write: .mp4, .m4v, .mov or .mkv.")
-    ],
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH|URI",
-            help="Weights to use instead of those that ship: a checkpoint's path, or of the "
-            "MLflow store models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID.",
-        ),
-    ] = None,
-    crop: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|none|PERCENT",
-            help="What may be cut away of width and height to hide the moving border: what the "
-            "shake is worth, up to 20, nothing (the edge is repeated), or exactly so many percent.",
-        ),
-    ] = "auto",
-    strength: Annotated[
-        float,
-        typer.Option(metavar="0..10", help="Smoothing over time: 0 none, 1 as tuned, 2 twice it."),
-    ] = 1.0,
-    compare: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="Also write a video, before left and after right."),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="Also plot the camera path before and after, .png."),
-    ] = None,
-    crf: Annotated[
-        int, typer.Option(min=0, max=51, metavar="0..51", help="Loss of x264, 0 is none, 51 most.")
-    ] = 18,
-    preset: Annotated[
-        Preset, typer.Option(metavar="NAME", help="Speed of x264, ultrafast to veryslow.")
-    ] = "veryfast",
+    source: InputArgument,
+    destination: OutputArgument,
+    weights: WeightsOption = None,
+    crop: CropOption = "auto",
+    strength: StrengthOption = 1.0,
+    compare: CompareOption = None,
+    plot: PlotOption = None,
+    crf: CrfOption = 18,
+    preset: PresetOption = "veryfast",
 ) -> None:
     """Stabilize INPUT and write OUTPUT.
 
@@ -116,31 +88,24 @@ def stabilize(
     appears when it is whole.
     """
     with one_line_errors():
-        started = time.monotonic()
-        from deepstab.experiments.registry import local_weights
-        from deepstab.tracking.store import project_root
-        from deepstab.video.frames import probe
-
         mode, fraction = parse_crop(crop)
         _check_strength(strength)
+        started = time.monotonic()
+        from deepstab.video.frames import probe
+
         total = _expected_frames(probe(source))
         _check_targets(source, destination, compare, plot)
+        checkpoint = _load_weights(weights)
+        from deepstab.stabilize.whole_video import Crop, Encoding, Smoothing, stabilize_video
 
-        # The heaviest only now: what is wrong shows at once.
-        with quick_imports():
-            from deepstab.models.checkpoints import load_weights
-            from deepstab.stabilize.whole_video import Crop, Encoding, stabilize_video
-
-        with local_weights(weights, root=project_root()) as path:
-            checkpoint = load_weights(path)
+        encoding = Encoding(crf=crf, preset=preset)
         with closing(Phases(total)) as phases:
             done = stabilize_video(
                 source,
                 destination,
                 checkpoint=checkpoint,
-                crop=Crop(mode=mode, fraction=fraction),
-                strength=strength,
-                encoding=Encoding(crf=crf, preset=preset),
+                smoothing=Smoothing(Crop(mode, fraction), strength),
+                encoding=encoding,
                 on_frame=phases.advance,
             )
         rate = done.num_frames / (time.monotonic() - started)
@@ -149,23 +114,9 @@ def stabilize(
             f"{100 * done.zoom:.4g} % of width and height kept"
         )
         if plot is not None:
-            from deepstab.stabilize.before_after import plot_paths, save_plot
-
-            save_plot(plot_paths(done.input_path, done.output_path), plot)
-            print(f"{plot}: camera path before and after")
+            _save_paths(done, plot)
         if compare is not None:
-            from deepstab.stabilize.before_after import write_comparison
-
-            with progress(done.num_frames, label="compare", unit="frames") as bar:
-                write_comparison(
-                    source,
-                    destination,
-                    compare,
-                    crf=crf,
-                    preset=preset,
-                    on_frame=bar.advance,
-                )
-            print(f"{compare}: before left, after right")
+            _compare((source, destination), compare, encoding, num_frames=done.num_frames)
 
 
 @app.command()
@@ -214,6 +165,38 @@ def score(
             except ValueError as error:
                 raise VideoError(f"{result} cannot be scored against {source}: {error}") from None
         print(json.dumps(score_tree(found), indent=1) if as_json else score_table(found))
+
+
+def _load_weights(weights: str | None) -> Checkpoint:
+    """Load weights, and with them all that the command needs: the heaviest imports of it."""
+    from deepstab.experiments.registry import local_weights
+    from deepstab.tracking.store import project_root
+
+    with quick_imports():
+        import deepstab.stabilize.whole_video  # noqa: F401
+        from deepstab.models.checkpoints import load_weights
+
+    with local_weights(weights, root=project_root()) as path:
+        return load_weights(path)
+
+
+def _save_paths(done: Stabilization, plot: Path) -> None:
+    from deepstab.stabilize.before_after import plot_paths, save_plot
+
+    save_plot(plot_paths(done.input_path, done.output_path), plot)
+    print(f"{plot}: camera path before and after")
+
+
+def _compare(
+    sides: tuple[Path, Path], target: Path, encoding: Encoding, *, num_frames: int
+) -> None:
+    from deepstab.stabilize.before_after import write_comparison
+
+    with progress(num_frames, label="compare", unit="frames") as bar:
+        write_comparison(
+            *sides, target, crf=encoding.crf, preset=encoding.preset, on_frame=bar.advance
+        )
+    print(f"{target}: before left, after right")
 
 
 def parse_crop(text: str) -> tuple[CropMode, float]:

@@ -147,13 +147,8 @@ def check_pairs(
     ]
     usable, broken = _usable_pairs(root, paired, sides)
     problems += broken
-    left_out = [problem for problem in problems if problem.action == "left out"]
-    if left_out and params.on_bad_pair == "error":
-        listing = "; ".join(f"{problem.name} ({problem.problem})" for problem in left_out)
-        raise DataError(
-            f"{len(left_out)} of {len(names)} videos cannot be used: {listing}; "
-            "mend them, or set data.on_bad_pair: skip to leave them out"
-        )
+    if params.on_bad_pair == "error":
+        _refuse_left_out(problems, num_videos=len(names))
     scene_of = {name: (scenes or {}).get(name, name) for name, _, _ in usable}
     splits = assign_splits(scene_of, params.split)
     pairs = tuple(
@@ -174,6 +169,16 @@ def check_pairs(
         pairs=pairs,
         problems=tuple(problems),
     )
+
+
+def _refuse_left_out(problems: list[Problem], *, num_videos: int) -> None:
+    left_out = [problem for problem in problems if problem.action == "left out"]
+    if left_out:
+        listing = "; ".join(f"{problem.name} ({problem.problem})" for problem in left_out)
+        raise DataError(
+            f"{len(left_out)} of {num_videos} videos cannot be used: {listing}; "
+            "mend them, or set data.on_bad_pair: skip to leave them out"
+        )
 
 
 def _usable_pairs(

@@ -20,7 +20,7 @@ from deepstab.models import checkpoints
 from deepstab.models.checkpoints import Checkpoint
 from deepstab.models.generator import StabGenerator
 from deepstab.stabilize.estimates import estimate_thetas
-from deepstab.stabilize.whole_video import AUTO_CROP_FRACTION, Crop, plan_file
+from deepstab.stabilize.whole_video import AUTO_CROP_FRACTION, Crop, Smoothing, plan_file
 from deepstab.video.frames import read_frames
 
 Thetas = NDArray[np.float64]
@@ -97,8 +97,7 @@ def _planned(
         raw / pair.unstable.path,
         generator,
         network=checkpoint.params,
-        crop=Crop("auto", AUTO_CROP_FRACTION),
-        strength=1.0,
+        smoothing=Smoothing(Crop("auto", AUTO_CROP_FRACTION)),
         on_frame=lambda: None,
     )
     uncropped = replace(planned, plan=replace(planned.plan, zoom=1.0))

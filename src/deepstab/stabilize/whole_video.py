@@ -59,6 +59,17 @@ class Crop:
 
 
 @dataclass(frozen=True)
+class Smoothing:
+    """How steady a video shall become, and what of the frame may be given up for it.
+
+    Strength 1 is as trained for; less keeps more of the camera's movement, 0 all of it.
+    """
+
+    crop: Crop
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
 class Encoding:
     """x264's constant rate factor and preset."""
 
@@ -86,8 +97,7 @@ def stabilize_video(
     destination: Path,
     *,
     checkpoint: Checkpoint,
-    crop: Crop,
-    strength: float,
+    smoothing: Smoothing,
     encoding: Encoding,
     on_frame: Callable[[str], None],
 ) -> Stabilization:
@@ -101,8 +111,7 @@ def stabilize_video(
         source: any video.
         destination: .mp4, .m4v, .mov or .mkv; appears when it is complete.
         checkpoint: of a generator with the motion head.
-        crop: what may be cut away.
-        strength: 1 as trained for, less keeps more of the camera's movement, 0 all of it.
+        smoothing: how steady, and what may be cut away for it.
         encoding: of the output.
         on_frame: called with "analyze", then "render", once per frame.
 
@@ -114,11 +123,9 @@ def stabilize_video(
         source,
         checkpoint.build_generator(),
         network=checkpoint.params,
-        crop=crop,
-        strength=strength,
+        smoothing=smoothing,
         on_frame=lambda: on_frame("analyze"),
     )
-    motion, cuts, plan, aspect = planned.motion, planned.cuts, planned.plan, planned.aspect
     thetas = planned.thetas()
 
     def render(frames: Iterator[Planes]) -> Iterator[Planes]:
@@ -134,13 +141,7 @@ def stabilize_video(
         preset=encoding.preset,
         comment=str(Origin(checkpoint.run_id, checkpoint.generator_sha256())),
     )
-    return Stabilization(
-        num_frames=len(motion),
-        zoom=plan.zoom,
-        cuts=tuple(cuts),
-        input_path=path_px(motion, cuts=cuts, aspect=aspect),
-        output_path=path_px(stabilized_motion(motion, plan), cuts=cuts, aspect=aspect),
-    )
+    return planned.summary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,14 +166,25 @@ class PlannedVideo:
         """The corrections as bent thetas (num_frames, 2, 6), zoom and wobble included."""
         return bend(self.plan.thetas(self.aspect), self.wobble, self.aspect)
 
+    def summary(self) -> Stabilization:
+        """What a video becomes by it."""
+        return Stabilization(
+            num_frames=len(self.motion),
+            zoom=self.plan.zoom,
+            cuts=tuple(self.cuts),
+            input_path=path_px(self.motion, cuts=self.cuts, aspect=self.aspect),
+            output_path=path_px(
+                stabilized_motion(self.motion, self.plan), cuts=self.cuts, aspect=self.aspect
+            ),
+        )
+
 
 def plan_file(
     source: Path,
     generator: StabGenerator,
     *,
     network: NetworkParams,
-    crop: Crop,
-    strength: float,
+    smoothing: Smoothing,
     on_frame: Callable[[], None],
 ) -> PlannedVideo:
     """See how the camera of a video file moved, in one streaming pass, and plan its corrections.
@@ -181,8 +193,7 @@ def plan_file(
         source: any video.
         generator: with the motion head, in evaluation mode.
         network: the parameters of the generator and of its flow.
-        crop: what may be cut away.
-        strength: as of `stabilize_video`.
+        smoothing: how steady, and what may be cut away for it.
         on_frame: called once per frame.
 
     Raises:
@@ -203,11 +214,11 @@ def plan_file(
             aspect=info.width / info.height,
             context_frames=network.model.learned_steps + 1,
         )
-    period = strength * smoothing_period(float(info.frame_rate))
-    share = min(strength, 1.0)
+    period = smoothing.strength * smoothing_period(float(info.frame_rate))
+    share = min(smoothing.strength, 1.0)
     return plan_motion(
         dataclasses.replace(moved, wobble=share * moved.wobble),
-        crop,
+        smoothing.crop,
         period=period,
         wobble_sigma=network.model.wobble_sigma,
     )

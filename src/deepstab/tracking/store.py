@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from deepstab.errors import TrackingError
 from deepstab.tracking import names
@@ -51,17 +51,22 @@ def project_root() -> Path:
     )
 
 
+class Interrupted(NamedTuple):
+    """A run that an interrupted process of the same work had, and that work's parameters."""
+
+    run_id: str
+    params: Mapping[str, Plain]
+
+
 @contextmanager
 def start_run(
     *,
     experiment: str,
     root: Path,
     outbox: Path,
-    name: str | None = None,
     tags: Mapping[str, str] | None = None,
     system_metrics: bool = False,
-    interrupted: str = "",
-    params: Mapping[str, Plain] | None = None,
+    interrupted: Interrupted | None = None,
 ) -> Iterator[Tracker]:
     """Open a run; it ends FINISHED, FAILED on an exception, or KILLED on an interrupt.
 
@@ -73,12 +78,11 @@ def start_run(
         experiment: name of the MLflow experiment, made if it is new.
         root: project root, see `project_root`.
         outbox: folder for what waits to be sent; the same for all stages, outside DVC's outputs.
-        name: name of the run; default: as `Provenance.name`, or one MLflow makes up.
-        tags: further tags.
+        tags: further tags. The run is named as `names.NAME_TAG` says among them, else as
+            `Provenance.name`, else as MLflow makes one up.
         system_metrics: also record processor, memory and GPU load every few seconds.
-        interrupted: id of a run to go on with, rather than to open a new one, if it is here and
-            has no other values for the parameters; what it has already is not recorded again.
-        params: all parameters, as for `Tracker.log_params`; only compared.
+        interrupted: a run to go on with, rather than to open a new one, if it is here and has no
+            other values for the parameters; what it has already is not recorded again.
 
     Raises:
         TrackingError: mlflow is not installed, or its store is away or refuses.
@@ -90,10 +94,12 @@ def start_run(
     with refusals(uri):
         store = _Store(uri, experiment=experiment, root=root)
         monitors = _load_monitors() if system_metrics else []
-        goes_on = bool(interrupted) and store.reopen(interrupted, params or {})
-        run_id = interrupted
-        if not goes_on:
-            run_id = store.create_run(name or provenance.name, {**provenance.tags, **(tags or {})})
+        goes_on = interrupted is not None and store.reopen(interrupted.run_id, interrupted.params)
+        if interrupted is not None and goes_on:
+            run_id = interrupted.run_id
+        else:
+            named = {names.NAME_TAG: provenance.name} if provenance.name else {}
+            run_id = store.create_run({**named, **provenance.tags, **(tags or {})})
     run = Run(store, run_id, outbox=outbox, monitors=monitors, goes_on=goes_on)
     with _closing(run):
         if not goes_on:
@@ -171,8 +177,8 @@ class _Store:
         """Raise within seconds if nothing answers at an http URI."""
         probe(self.uri)
 
-    def create_run(self, name: str | None, tags: Mapping[str, str]) -> str:
-        run = self._client.create_run(self._experiment_id, tags=dict(tags), run_name=name)
+    def create_run(self, tags: Mapping[str, str]) -> str:
+        run = self._client.create_run(self._experiment_id, tags=dict(tags))
         return str(run.info.run_id)
 
     def reopen(self, run_id: str, params: Mapping[str, Plain]) -> bool:

@@ -13,7 +13,7 @@ from deepstab.models.vgg19 import VGG19_NAME
 from deepstab.tracking import names
 from deepstab.tracking.durations import recall_durations
 from deepstab.tracking.run import Tracker
-from deepstab.tracking.store import start_run
+from deepstab.tracking.store import Interrupted, start_run
 from deepstab.training.fingerprint import fingerprint
 from deepstab.training.loop import TrainingResult, train
 from deepstab.training.state import StateFile
@@ -44,17 +44,18 @@ def run_experiment(
     verify_shards(index)
     scratch = root / ".scratch"
     state = StateFile(scratch / "train", fingerprint(params, index))
+    tags = {
+        names.DATA_SOURCE_TAG: manifest.source,
+        names.DATA_GENERATED_TAG: str(manifest.generated),
+    }
+    earlier = state.interrupted_run()
     with start_run(
         experiment=params.tracking.experiment,
         root=root,
         outbox=scratch / "outbox",
-        tags={
-            names.DATA_SOURCE_TAG: manifest.source,
-            names.DATA_GENERATED_TAG: str(manifest.generated),
-        },
+        tags=tags,
         system_metrics=True,
-        interrupted=state.interrupted_run(),
-        params=flatten(params),
+        interrupted=Interrupted(earlier, flatten(params)) if earlier else None,
     ) as tracker:
         _log_inputs(tracker, params, manifest)
         tracker.log_text(params_file.read_bytes().decode(), names.PARAMS_FILE)
@@ -70,8 +71,7 @@ def run_experiment(
         _log_result(tracker, result, destination)
         digests = {"download": manifest.digest(), "flow": index.digest()}
         durations = recall_durations(digests, scratch=scratch)
-        duration_s = time.monotonic() - started + result.earlier_s
-        durations[names.DURATION_PREFIX + "train"] = duration_s
+        durations[names.TRAIN_DURATION] = time.monotonic() - started + result.earlier_s
         tracker.log_metrics(durations, step=0)
     state.remove()
     return result

@@ -23,6 +23,7 @@ from deepstab.stabilize.whole_video import (
     AUTO_CROP_FRACTION,
     Crop,
     Encoding,
+    Smoothing,
     stabilize_video,
     warp_frame,
 )
@@ -66,8 +67,7 @@ def test_the_network_is_shown_as_the_command_line_stabilizes(
         source,
         shipped,
         checkpoint=untrained,
-        crop=Crop("auto", AUTO_CROP_FRACTION),
-        strength=1.0,
+        smoothing=Smoothing(Crop("auto", AUTO_CROP_FRACTION)),
         encoding=Encoding(crf=0, preset="ultrafast"),
         on_frame=lambda _: None,
     )

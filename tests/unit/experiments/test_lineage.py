@@ -17,6 +17,7 @@ from deepstab.experiments import lineage
 from deepstab.experiments.records import Records
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import Checkpoint, export_weights
+from deepstab.tracking import names
 from deepstab.tracking.durations import recall_durations, remember_duration
 from deepstab.tracking.lockfile import read_lock
 from deepstab.tracking.store import attach_run, start_run
@@ -53,8 +54,11 @@ def trained(root: Path, untrained: Checkpoint) -> Checkpoint:
             experiment="tests",
             root=root,
             outbox=root / "outbox",
-            name="first",
-            tags={"data.source": "flights", "data.generated": "True"},
+            tags={
+                names.NAME_TAG: "first",
+                "data.source": "flights",
+                "data.generated": "True",
+            },
         ) as run:
             checkpoint = dataclasses.replace(untrained, run_id=run.run_id, epoch=3)
             run.log_params(PARAMS)
@@ -158,7 +162,10 @@ def test_runs_of_one_name_must_be_told_apart(root: Path, trained: Checkpoint) ->
     ids = []
     for _ in range(2):
         with start_run(
-            experiment="others", root=root, outbox=root / "outbox", name="it's twice"
+            experiment="others",
+            root=root,
+            outbox=root / "outbox",
+            tags={names.NAME_TAG: "it's twice"},
         ) as run:
             ids.append(run.run_id)
     with pytest.raises(TrackingError, match="2 runs are named") as caught:

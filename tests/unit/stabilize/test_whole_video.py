@@ -24,6 +24,7 @@ from deepstab.stabilize.estimates import estimate_motion
 from deepstab.stabilize.whole_video import (
     Crop,
     Encoding,
+    Smoothing,
     Stabilization,
     plan_motion,
     stabilize_video,
@@ -104,8 +105,9 @@ def stabilize(
         source,
         destination,
         checkpoint=untrained,
-        crop=settings.get("crop", Crop("auto", 0.25)),
-        strength=settings.get("strength", 1.0),
+        smoothing=Smoothing(
+            settings.get("crop", Crop("auto", 0.25)), settings.get("strength", 1.0)
+        ),
         encoding=Encoding(crf=12, preset="veryfast"),
         on_frame=lambda phase: phases.update([phase]),
     )
