@@ -6,8 +6,9 @@ from pathlib import Path
 from deepstab.errors import run_stage, stage_imports
 
 with stage_imports():
-    from deepstab.models import checkpoints
-    from deepstab.models.checkpoints import SHIPPED, export_weights
+    from deepstab.models import checkpoints, shipping
+    from deepstab.models.checkpoints import export_weights
+    from deepstab.models.export import export_graph
     from deepstab.tracking.names import BEST_NAME
 
 
@@ -16,8 +17,11 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints") / BEST_NAME)
     args = parser.parse_args()
     checkpoint = checkpoints.load(args.checkpoint)
-    export_weights(checkpoint, SHIPPED)
-    print(f"{SHIPPED}: {SHIPPED.stat().st_size / 2**20:.2f} MiB, epoch {checkpoint.epoch}")
+    export_weights(checkpoint, shipping.WEIGHTS)
+    export_graph(checkpoint, shipping.GRAPH)
+    shipping.write_checksum(shipping.GRAPH)
+    for path in (shipping.WEIGHTS, shipping.GRAPH):
+        print(f"{path}: {path.stat().st_size / 2**20:.2f} MiB, epoch {checkpoint.epoch}")
 
 
 if __name__ == "__main__":

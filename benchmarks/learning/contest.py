@@ -22,7 +22,7 @@ from deepstab.errors import CheckpointError
 from deepstab.image import Image
 from deepstab.metrics.ratios import geometric_mean
 from deepstab.models.checkpoints import load_weights
-from deepstab.models.generator import StabGenerator
+from deepstab.models.generator import StabGenerator, motion_seer
 from deepstab.progress import progress
 from deepstab.stabilize.estimates import VideoMotion, estimate_motion
 from deepstab.stabilize.whole_video import Crop
@@ -80,7 +80,7 @@ def see_motion(
 ) -> VideoMotion:
     """How the camera moved, as `deepstab.stabilize.whole_video.plan_file` finds it."""
     return estimate_motion(
-        frames, generator, aspect=aspect, context_frames=params.model.learned_steps + 1
+        frames, motion_seer(generator), aspect=aspect, context_frames=params.model.learned_steps + 1
     )
 
 

@@ -29,11 +29,12 @@ from deepstab.data.clips import flow_to_tensor, rgb_to_tensor
 from deepstab.data.flow import farneback
 from deepstab.errors import DataError, DeepStabError, VideoError
 from deepstab.evaluation.baselines import GAUSSIAN_SIGMA_FRAMES, gaussian_path_corrections
-from deepstab.geometry import theta_to_pixels
+from deepstab.evaluation.windows import estimate_thetas
 from deepstab.metrics.stability import measure_video, score_videos
 from deepstab.metrics.track import track_jitter
 from deepstab.models.checkpoints import Checkpoint, load_weights
-from deepstab.stabilize.estimates import estimate_thetas
+from deepstab.models.exported import load_shipped
+from deepstab.pixels import theta_to_pixels
 from deepstab.stabilize.whole_video import Encoding, Smoothing, stabilize_video
 from deepstab.video.frames import count_frames, probe, read_frames
 from deepstab.video.rewrite import rewrite_video
@@ -239,7 +240,7 @@ def _run(method: Method, source: Path, target: Path, settings: Settings, row: Ro
         stabilize_video(
             source,
             target,
-            checkpoint=checkpoint,
+            network=checkpoint.network() if method.weights else load_shipped(),
             smoothing=settings.smoothing,
             encoding=settings.encoding,
             on_frame=_ignore,

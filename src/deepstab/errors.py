@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+_US = "deepstab"
 _INTERRUPTED = "interrupted; run again to go on"
 
 
@@ -95,16 +96,28 @@ def one_line(*, interrupted: str = "interrupted") -> Iterator[None]:
         interrupted: the line after an interrupt.
 
     Raises:
-        SystemExit: with code 1 after a `DeepStabError`, 130 after an interrupt.
+        SystemExit: with code 1 after a `DeepStabError` or where a package is not installed, 130
+            after an interrupt.
     """
     try:
         yield
     except DeepStabError as error:
         print(f"error: {_printable(str(error))}", file=sys.stderr)
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in sys.stdlib_module_names | {_US}:
+            raise
+        print(f"error: {missing_package(error.name)}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)
+
+
+def missing_package(module: str) -> str:
+    """Say which package is not installed and what brings it."""
+    package = module.partition(".")[0]
+    return f"{package} is not installed, which this needs; pip install 'deepstab[pipeline]'"
 
 
 def _printable(text: str) -> str:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,7 +23,9 @@ import pytest
 from skimage import data
 
 from deepstab.models import checkpoints
-from deepstab.models.checkpoints import SHIPPED, Checkpoint, Origin, load_weights
+from deepstab.models.checkpoints import Checkpoint, load_weights
+from deepstab.models.origin import Origin
+from deepstab.models.shipping import WEIGHTS
 from deepstab.video.rewrite import rewrite_planes
 from tests.conftest import ROOT
 
@@ -137,6 +140,43 @@ def test_help_waits_for_nothing_heavy(command: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "loaded [] code 0"
 
 
+def test_it_runs_without_what_only_the_pipeline_needs(clip: Path, tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    packages = [
+        re.split("[^a-z-]", name)[0] for name in project["optional-dependencies"]["pipeline"]
+    ]
+    modules = [{"scikit-image": "skimage"}.get(name, name) for name in packages]
+    assert {"torch", "mlflow", "skimage", "matplotlib"} <= set(modules)
+    script = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({modules}))\n"
+        "from deepstab.cli.videos import main\n"
+        "main()\n"
+    )
+
+    def light(*arguments: str | Path, ok: bool = True) -> str:
+        command = [sys.executable, "-c", script, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == ok, done.stderr
+        return done.stdout if ok else done.stderr
+
+    steady, both = tmp_path / "steady.mp4", tmp_path / "both.mp4"
+    light("stabilize", clip, steady, "--compare", both)
+    found = json.loads(light("score", "--json", clip, steady))
+    assert found["output"]["jitter_px"] < 0.6 * found["input"]["jitter_px"]
+    assert both.exists()
+    needed = "which this needs; pip install 'deepstab[pipeline]'\n"
+    again, plot = tmp_path / "again.mp4", tmp_path / "path.png"
+    assert light("stabilize", clip, again, "--plot", plot, ok=False).endswith(
+        f"matplotlib is not installed, {needed}"
+    )
+    for arguments in (("stabilize", clip, again, "--weights", "best.pth"), ("lineage", steady)):
+        error = light(*arguments, ok=False)
+        assert error.startswith("error: ")
+        assert error.endswith(needed)
+    assert not again.exists()
+
+
 def test_a_video_becomes_steadier_and_keeps_the_rest(
     clip: Path, untrained_weights: Path, tmp_path: Path
 ) -> None:
@@ -248,7 +288,7 @@ def stabilized_with(generator_sha256: str, clip: Path, video: Path) -> None:
 def test_the_shipped_weights_tell_what_made_them(clip: Path, tmp_path: Path) -> None:
     video, shipped = tmp_path / "steady.mkv", load_weights(None)
     stabilized_with(shipped.generator_sha256(), clip, video)
-    for path, facts in ((video, {"weights": "shipped with deepstab 0.1.0"}), (SHIPPED, {})):
+    for path, facts in ((video, {"weights": "shipped with deepstab 0.1.0"}), (WEIGHTS, {})):
         done = deepstab("lineage", path, "--json")
         assert done.returncode == 0, done.stderr
         chain = json.loads(done.stdout)

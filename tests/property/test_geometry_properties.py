@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from deepstab import geometry, trajectory
+from deepstab import geometry, pixels, trajectory
 from deepstab.models.cells import NUM_FEATURES, Cells
 from deepstab.models.motion import estimate_motion
 from deepstab.training.losses import correction_size, path_smoothness, theta_smoothness
@@ -50,8 +50,8 @@ def test_composition_is_application_in_turn(outer: Tensor, inner: Tensor) -> Non
 
 @given(thetas(), st.integers(2, 2000), st.integers(2, 2000))
 def test_pixels_and_back_is_identity(theta: Tensor, width: int, height: int) -> None:
-    there = geometry.theta_to_pixels(theta.numpy(), width=width, height=height)
-    back = geometry.pixels_to_theta(there, width=width, height=height)
+    there = pixels.theta_to_pixels(theta.numpy(), width=width, height=height)
+    back = pixels.pixels_to_theta(there, width=width, height=height)
     torch.testing.assert_close(torch.from_numpy(back), theta, atol=1e-9, rtol=0)
 
 
@@ -152,12 +152,11 @@ def test_a_rotation_is_a_rotation_of_the_video_as_filmed(aspect: float) -> None:
     angle = 0.3
     similarity = torch.tensor([[[0.0, 0.0, angle, 0.0]]])
     theta = geometry.similarity_to_theta(similarity, torch.tensor([aspect]))[0, 0]
-    pixels = geometry.theta_to_pixels(
-        theta.double().numpy(), width=round(900 * aspect), height=900
-    )[:, :2]
+    size = {"width": round(900 * aspect), "height": 900}
+    matrix = pixels.theta_to_pixels(theta.double().numpy(), **size)[:, :2]
     expected = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
     torch.testing.assert_close(
-        torch.from_numpy(pixels), torch.tensor(expected).double(), atol=1e-3, rtol=0
+        torch.from_numpy(matrix), torch.tensor(expected).double(), atol=1e-3, rtol=0
     )
 
 

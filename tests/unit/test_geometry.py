@@ -9,18 +9,7 @@ import skimage
 import torch
 from jaxtyping import TypeCheckError
 
-from deepstab import geometry
-
-
-def test_normalized_to_pixels_by_hand() -> None:
-    # 8 x 4 px. Normalized x = 0.25 wide shift is 1 px (8 / 2 * 0.25); y = -0.5 is -1 px.
-    theta = np.array([[1.0, 0, 0.25], [0, 1, -0.5]])
-    expected = [[1, 0, 1], [0, 1, -1]]
-    np.testing.assert_allclose(geometry.theta_to_pixels(theta, width=8, height=4), expected)
-    # A shear of x by normalized y: y spans 4 px where x spans 8, about the center (3.5, 1.5).
-    theta = np.array([[1.0, 0.5, 0], [0, 1, 0]])
-    expected = [[1, 1, -1.5], [0, 1, 0]]
-    np.testing.assert_allclose(geometry.theta_to_pixels(theta, width=8, height=4), expected)
+from deepstab import geometry, pixels
 
 
 def test_theta_maps_output_to_input() -> None:
@@ -38,7 +27,7 @@ def test_warp_agrees_with_opencv_on_an_asymmetric_matrix() -> None:
     theta = np.array([[1.03, -0.12, 0.08], [0.05, 0.93, -0.04]])
     expected = cv2.warpAffine(
         image,
-        geometry.theta_to_pixels(theta, width=width, height=height),
+        pixels.theta_to_pixels(theta, width=width, height=height),
         (width, height),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -37,12 +38,12 @@ from deepstab.cli.options import (
     StrengthOption,
     WeightsOption,
 )
-from deepstab.errors import ParameterError, VideoError
+from deepstab.errors import ParameterError, VideoError, missing_package
 from deepstab.progress import progress
 
 if TYPE_CHECKING:
     from deepstab.image import Image
-    from deepstab.models.checkpoints import Checkpoint
+    from deepstab.models.network import MotionNetwork
     from deepstab.stabilize.whole_video import Encoding, Stabilization
     from deepstab.video.frames import VideoInfo
 
@@ -95,7 +96,7 @@ def stabilize(
 
         total = _expected_frames(probe(source))
         _check_targets(source, destination, compare, plot)
-        checkpoint = _load_weights(weights)
+        network = _load_network(weights)
         from deepstab.stabilize.whole_video import Crop, Encoding, Smoothing, stabilize_video
 
         encoding = Encoding(crf=crf, preset=preset)
@@ -103,7 +104,7 @@ def stabilize(
             done = stabilize_video(
                 source,
                 destination,
-                checkpoint=checkpoint,
+                network=network,
                 smoothing=Smoothing(Crop(mode, fraction), strength),
                 encoding=encoding,
                 on_frame=phases.advance,
@@ -167,17 +168,21 @@ def score(
         print(json.dumps(score_tree(found), indent=1) if as_json else score_table(found))
 
 
-def _load_weights(weights: str | None) -> Checkpoint:
-    """Load weights, and with them all that the command needs: the heaviest imports of it."""
-    from deepstab.experiments.registry import local_weights
-    from deepstab.tracking.store import project_root
-
+def _load_network(weights: str | None) -> MotionNetwork:
+    """Load weights, those that ship without torch, and with them all that the command needs."""
     with quick_imports():
         import deepstab.stabilize.whole_video  # noqa: F401
+
+        if weights is None:
+            from deepstab.models.exported import load_shipped
+
+            return load_shipped()
+        from deepstab.experiments.registry import local_weights
         from deepstab.models.checkpoints import load_weights
+        from deepstab.tracking.store import project_root
 
     with local_weights(weights, root=project_root()) as path:
-        return load_weights(path)
+        return load_weights(path).network()
 
 
 def _save_paths(done: Stabilization, plot: Path) -> None:
@@ -244,6 +249,8 @@ def _check_targets(
             format_for(video)
     if plot is not None and plot.suffix.lower() != ".png":
         raise ParameterError(f"--plot {plot} does not end in .png; give such a name")
+    if plot is not None and find_spec("matplotlib") is None:
+        raise ParameterError(f"--plot {plot}: {missing_package('matplotlib')}")
     targets = [path for path in (destination, compare, plot) if path is not None]
     for index, target in enumerate(targets):
         if _is_same_file(target, source):

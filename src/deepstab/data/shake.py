@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deepstab.geometry import pixels_to_theta
 from deepstab.image import Image
+from deepstab.pixels import pixels_to_theta
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deepstab.geometry import similarity_about_center
 from deepstab.image import REFERENCE_WIDTH_PX, Image
+from deepstab.pixels import similarity_about_center
 
 GAUSSIAN_SIGMA_FRAMES = 15.0
 """Of the common recipe: half a second at 30 frames/s."""

@@ -15,11 +15,12 @@ from deepstab.data.clips import read_clip
 from deepstab.data.manifest import VideoPair
 from deepstab.data.shards import ShardIndex, ShardReader
 from deepstab.evaluation.baselines import GAUSSIAN_SIGMA_FRAMES, gaussian_path_corrections
-from deepstab.geometry import pixels_to_theta
+from deepstab.evaluation.windows import estimate_thetas
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import Checkpoint
-from deepstab.models.generator import StabGenerator
-from deepstab.stabilize.estimates import estimate_thetas
+from deepstab.models.generator import StabGenerator, motion_seer
+from deepstab.models.network import MotionNetwork
+from deepstab.pixels import pixels_to_theta
 from deepstab.stabilize.whole_video import AUTO_CROP_FRACTION, Crop, Smoothing, plan_file
 from deepstab.video.frames import read_frames
 
@@ -69,7 +70,8 @@ def correct_video(pair: VideoPair, inputs: Inputs, *, window_stride: int) -> dic
     corrections = {"input": Correction(still, still), "baseline": Correction(baseline, baseline)}
     for row, generator in generators.items():
         if checkpoint.params.model.head == "motion":
-            corrections[row] = _planned(pair, inputs.raw, generator, checkpoint)
+            network = replace(checkpoint.network(), see_motion=motion_seer(generator))
+            corrections[row] = _planned(pair, inputs.raw, network)
         else:
             blended = estimate_thetas(
                 generator,
@@ -90,13 +92,10 @@ def initial_generator(checkpoint: Checkpoint) -> StabGenerator:
         return StabGenerator(checkpoint.params.model).eval()
 
 
-def _planned(
-    pair: VideoPair, raw: Path, generator: StabGenerator, checkpoint: Checkpoint
-) -> Correction:
+def _planned(pair: VideoPair, raw: Path, network: MotionNetwork) -> Correction:
     planned = plan_file(
         raw / pair.unstable.path,
-        generator,
-        network=checkpoint.params,
+        network,
         smoothing=Smoothing(Crop("auto", AUTO_CROP_FRACTION)),
         on_frame=lambda: None,
     )

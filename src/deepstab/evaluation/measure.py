@@ -22,7 +22,8 @@ from deepstab.evaluation.corrections import Correction, Inputs, Thetas, correct_
 from deepstab.evaluation.results import ROWS, VideoResult
 from deepstab.geometry import compose, corner_shift_px, invert
 from deepstab.image import REFERENCE_WIDTH_PX, Image
-from deepstab.metrics.image import cropped_ssim, psnr
+from deepstab.metrics.image import psnr
+from deepstab.metrics.ssim import cropped_ssim
 from deepstab.metrics.stability import CameraPath, StabilityScore, score_videos
 from deepstab.progress import progress
 from deepstab.stabilize.whole_video import warp_frame

@@ -13,6 +13,7 @@ import yaml
 from deepstab import __version__
 from deepstab.errors import DeepStabError
 from deepstab.experiments.records import Record, Records
+from deepstab.models.origin import Origin
 from deepstab.tracking import names
 from deepstab.tracking.lockfile import outputs
 from deepstab.video.frames import read_comment
@@ -58,8 +59,6 @@ def read_file(path: Path) -> FileOrigin:
         return FileOrigin(checkpoint.run_id, _checkpoint_facts(checkpoint), chain)
     if path.suffix == ".json":
         return _read_metrics(path)
-    from deepstab.models.checkpoints import Origin  # torch takes seconds to load
-
     origin = Origin.find(read_comment(path))
     if origin is None:
         raise DeepStabError(

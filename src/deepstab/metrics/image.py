@@ -1,4 +1,4 @@
-"""Image quality: PSNR, Cropped SSIM, inter-frame PSNR and black borders (pure, in float)."""
+"""Image quality: PSNR, inter-frame PSNR and black borders (pure, in float)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.metrics import structural_similarity
 
 from deepstab.image import Image
 
 AnyImage: TypeAlias = Image | NDArray[np.floating]
 """(H, W) or (H, W, channels); uint8 in [0, 255] or float, in [0, 1] unless a range is given."""
 
-# structural_similarity's default sliding window, px.
-_SSIM_WINDOW_PX = 7
 # Rounding to 8 bit alone leaves a mean squared error of 1/12 of a level.
 _ROUNDING_PSNR_DB = 10 * math.log10(255**2 * 12)
 # A bicubic kernel overshoots a little; values far outside mean another range.
@@ -39,52 +36,10 @@ def psnr(image: AnyImage, reference: AnyImage, *, data_range: float | None = Non
     Raises:
         ValueError: shapes or kinds differ, or values lie far outside the data range.
     """
-    peak = _checked_range(image, reference, data_range)
+    peak = checked_range(image, reference, data_range)
     difference = np.subtract(image, reference, dtype=np.float64)
     error = float(np.mean(np.square(difference, out=difference)))
     return 10 * math.log10(peak**2 / error) if error > 0 else math.inf
-
-
-def cropped_ssim(
-    image: AnyImage, reference: AnyImage, *, border: float, data_range: float | None = None
-) -> float:
-    """Structural similarity of the center, after cutting the border that a warp leaves empty.
-
-    Args:
-        image: (H, W) or (H, W, channels), uint8 or float.
-        reference: same shape and kind.
-        border: fraction of the height (width) cut from the top and the bottom (left and right),
-            rounded to whole pixels.
-        data_range: value of white; by default 255 for uint8 and 1 for float.
-
-    Returns:
-        Mean SSIM over the center, uniform 7x7 px window, mean of the channels; 1 for identical.
-
-    Raises:
-        ValueError: shapes or kinds differ, values lie far outside the data range, the border is
-            not in [0, 0.5), or fewer than 7 px remain.
-
-    Source: Wang et al. 2004, as implemented by scikit-image with its default constants.
-    """
-    peak = _checked_range(image, reference, data_range)
-    if not 0 <= border < 0.5:
-        raise ValueError(f"border must be at least 0 and below 0.5, got {border}")
-    height, width = image.shape[:2]
-    cut_y, cut_x = round(height * border), round(width * border)
-    if min(height - 2 * cut_y, width - 2 * cut_x) < _SSIM_WINDOW_PX:
-        raise ValueError(
-            f"border {border} leaves less than {_SSIM_WINDOW_PX} px of a {width}x{height} image; "
-            "cut less or use larger images"
-        )
-    center = np.s_[cut_y : height - cut_y, cut_x : width - cut_x]
-    return float(
-        structural_similarity(
-            image[center],
-            reference[center],
-            data_range=peak,
-            channel_axis=2 if image.ndim == 3 else None,
-        )
-    )
 
 
 def interframe_psnr(frames: Iterable[Image]) -> float:
@@ -139,7 +94,12 @@ def black_pixel_fraction(frame: Image, *, threshold: int = 4) -> float:
     return float(np.mean(touching[areas]))
 
 
-def _checked_range(image: AnyImage, reference: AnyImage, data_range: float | None) -> float:
+def checked_range(image: AnyImage, reference: AnyImage, data_range: float | None) -> float:
+    """The value of white in two images that can be compared.
+
+    Raises:
+        ValueError: shapes or kinds differ, or values lie far outside the data range.
+    """
     if image.shape != reference.shape:
         raise ValueError(f"images differ in shape: {image.shape} and {reference.shape}")
     if image.ndim not in (2, 3) or image.size == 0:

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,16 @@ from torch import Tensor
 
 from deepstab.config import NetworkParams, parse_network_params
 from deepstab.errors import CheckpointError
-from deepstab.files import sha256_of, whole_or_absent
-from deepstab.models.generator import StabGenerator
+from deepstab.files import whole_or_absent
+from deepstab.models import shipping
+from deepstab.models.generator import StabGenerator, motion_seer
+from deepstab.models.network import MotionNetwork
+from deepstab.models.origin import Origin, sha256_of_weights
 
 log = logging.getLogger(__name__)
 
-SHIPPED = Path(__file__).parent / "shipped" / "stab_generator.safetensors"
-_CHECKSUM_SUFFIX = ".sha256"
 # Files of format 1, written before there was a checksum inside, are still read, with a warning.
 _FORMAT, _UNCHECKED_FORMAT = 2, 1
-_ORIGIN_LINE = re.compile(r"Stabilized by DeepStab-GAN: run (\w+), generator ([0-9a-f]{64})")
-_UNTRACKED = "untracked"
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,15 @@ class Checkpoint:
                 f"generator ({' '.join(str(error).split())}); train again or use that version"
             ) from None
         return generator.eval()
+
+    def network(self) -> MotionNetwork:
+        """The generator, ready to stabilize videos.
+
+        Raises:
+            CheckpointError: as `build_generator`.
+        """
+        origin = Origin(self.run_id, self.generator_sha256())
+        return MotionNetwork(self.params, origin, motion_seer(self.build_generator()))
 
     def weights_sha256(self) -> str:
         """SHA-256 over names and values of all weights."""
@@ -136,12 +143,9 @@ class Checkpoint:
 
 
 def _sha256(*parts: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        for name in sorted(part):
-            digest.update(name.encode())
-            digest.update(part[name].detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return sha256_of_weights(
+        *({name: value.detach().cpu().numpy() for name, value in part.items()} for part in parts)
+    )
 
 
 def save(tree: dict[str, Any], path: Path) -> None:
@@ -189,8 +193,8 @@ def load_weights(name: str | None) -> Checkpoint:
         CheckpointError: missing, damaged, or no weights of a generator.
     """
     if name is None:
-        _verify(SHIPPED)
-        return _load_safetensors(SHIPPED, verified=True)
+        shipping.verify(shipping.WEIGHTS)
+        return _load_safetensors(shipping.WEIGHTS, verified=True)
     path = Path(name)
     return _load_safetensors(path) if path.suffix == ".safetensors" else load(path)
 
@@ -204,20 +208,7 @@ def export_weights(checkpoint: Checkpoint, path: Path) -> None:
         path,
         metadata={"checkpoint": json.dumps(checkpoint.about(), sort_keys=True)},
     )
-    checksum = path.with_suffix(path.suffix + _CHECKSUM_SUFFIX)
-    checksum.write_text(f"{sha256_of(path)}  {path.name}\n", encoding="utf-8")
-
-
-def _verify(path: Path) -> None:
-    checksum = path.with_suffix(path.suffix + _CHECKSUM_SUFFIX)
-    if not path.is_file() or not checksum.is_file():
-        raise CheckpointError(f"{path}: the shipped weights are missing; install deepstab again")
-    wanted = checksum.read_text(encoding="utf-8").split()[0]
-    if sha256_of(path) != wanted:
-        raise CheckpointError(
-            f"{path}: the shipped weights are damaged (their SHA-256 is not {wanted[:12]}...); "
-            "install deepstab again"
-        )
+    shipping.write_checksum(path)
 
 
 def _load_safetensors(path: Path, *, verified: bool = False) -> Checkpoint:
@@ -233,24 +224,3 @@ def _load_safetensors(path: Path, *, verified: bool = False) -> Checkpoint:
             f"{path}: not weights written by DeepStab-GAN ({error}); name a checkpoint"
         ) from None
     return Checkpoint.from_tree(tree, origin=str(path), verified=verified)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The run that trained a generator, empty if it was not tracked, and the weights' SHA-256."""
-
-    run_id: str
-    generator_sha256: str
-
-    def __str__(self) -> str:
-        run = self.run_id or _UNTRACKED
-        return f"Stabilized by DeepStab-GAN: run {run}, generator {self.generator_sha256}"
-
-    @classmethod
-    def find(cls, comment: str) -> Origin | None:
-        """The last such line of a comment, or None."""
-        found = _ORIGIN_LINE.findall(comment)
-        if not found:
-            return None
-        run_id, sha256 = found[-1]
-        return cls("" if run_id == _UNTRACKED else run_id, sha256)

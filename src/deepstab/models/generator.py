@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from deepstab.config import ModelParams
 from deepstab.geometry import compose, identity_theta, isotropic_scale, similarity_to_theta
+from deepstab.image import Image
 from deepstab.models.cells import Cells, describe_cells
 from deepstab.models.motion import MotionEstimate, Reweighter, estimate_motion
+from deepstab.models.network import Floats32, SeeMotion
 from deepstab.models.wobble import fit_wobble
 from deepstab.trajectory import accumulate, correction, smoothing_matrix
 
@@ -183,6 +185,41 @@ class StabGenerator(nn.Module):
             raise ValueError("the fc head gives thetas, not motion; use model.head: motion")
         _, estimate, wobble = self.head.estimate(rgb, flow, aspect)
         return estimate.motion, wobble
+
+
+class FramesToMotion(nn.Module):
+    """What a generator with the motion head says of frames and flow as OpenCV has them."""
+
+    def __init__(self, generator: StabGenerator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(
+        self,
+        frames: UInt8[Tensor, "time height width 3"],
+        flow: Float[Tensor, "time height width 2"],
+        aspect: Float[Tensor, " 1"],
+    ) -> tuple[Float[Tensor, "time 4"], Float[Tensor, "time 6 2"]]:
+        """Motion and wobble of consecutive frames, as `deepstab.models.network.SeeMotion`."""
+        rgb = frames.permute(3, 0, 1, 2).to(torch.float32) / 255
+        motion, wobble = self.generator.estimate_motion(
+            rgb[None], flow.permute(3, 0, 1, 2).contiguous()[None], aspect
+        )
+        return motion[0], wobble[0]
+
+
+def motion_seer(generator: StabGenerator) -> SeeMotion:
+    """Run a generator by torch, without gradients."""
+    network = FramesToMotion(generator)
+
+    @torch.no_grad()
+    def see_motion(frames: Image, flow: Floats32, aspect: float) -> tuple[Floats32, Floats32]:
+        motion, wobble = network(
+            torch.from_numpy(frames), torch.from_numpy(flow), torch.tensor([aspect])
+        )
+        return motion.numpy(), wobble.numpy()
+
+    return see_motion
 
 
 def _affine_part(

@@ -45,5 +45,22 @@ def fit_wobble(
         normal = torch.einsum("btc,bck->btk", weights, products).unflatten(-1, (NUM_TERMS, -1))
         normal = normal + ridge * cells.evidence.sum(dim=-1)[..., None, None]
         sides = torch.einsum("btc,bck,btcd->btkd", weights, terms, residual)
-        field = torch.linalg.solve(normal, sides)
+        field = solve_positive(normal, sides)
     return field
+
+
+def solve_positive(
+    matrices: Float[Tensor, "batch time terms terms"], sides: Float[Tensor, "batch time terms 2"]
+) -> Float[Tensor, "batch time terms 2"]:
+    """Solve linear equations by Gauss and Jordan's elimination.
+
+    Positive definite matrices need no pivoting. (Graphs that run without torch have no
+    `torch.linalg.solve`.)
+    """
+    size = matrices.shape[-1]
+    rows = torch.cat([matrices, sides], dim=-1)
+    units = torch.eye(size, dtype=rows.dtype, device=rows.device).unsqueeze(-1)
+    for index, unit in enumerate(units):
+        pivot = rows[..., index : index + 1, :] / rows[..., index : index + 1, index : index + 1]
+        rows = rows - (rows[..., index : index + 1] - unit) * pivot
+    return rows[..., size:]

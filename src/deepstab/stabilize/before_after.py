@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from deepstab.errors import DeepStabError
@@ -18,6 +18,9 @@ from deepstab.stabilize.whole_video import warp_frame
 from deepstab.video.frames import probe, read_frames
 from deepstab.video.rewrite import rewrite_video
 from deepstab.video.writer import write_video
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Two sides of this length make the 3840 px that players and browsers still decode.
 _MAX_SIDE_PX = 1920
@@ -142,6 +145,8 @@ def plot_paths(before: NDArray[np.float64], after: NDArray[np.float64]) -> Figur
         before: (num_frames, 4): x and y, px at width 640; roll, rad; log zoom.
         after: the same of the stabilized video.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 6), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True)
     titles = ("x, px at width 640", "y, px at width 640", "roll, degrees", "zoom")

@@ -13,13 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deepstab.config import NetworkParams
 from deepstab.data.flow import with_flow
 from deepstab.errors import CheckpointError
-from deepstab.geometry import theta_to_pixels
 from deepstab.image import Image
-from deepstab.models.checkpoints import Checkpoint, Origin
-from deepstab.models.generator import StabGenerator
+from deepstab.models.network import MotionNetwork
+from deepstab.pixels import theta_to_pixels
 from deepstab.stabilize.estimates import VideoMotion, estimate_motion
 from deepstab.stabilize.planning import (
     WOBBLE_SHARE,
@@ -96,7 +94,7 @@ def stabilize_video(
     source: Path,
     destination: Path,
     *,
-    checkpoint: Checkpoint,
+    network: MotionNetwork,
     smoothing: Smoothing,
     encoding: Encoding,
     on_frame: Callable[[str], None],
@@ -110,19 +108,18 @@ def stabilize_video(
     Args:
         source: any video.
         destination: .mp4, .m4v, .mov or .mkv; appears when it is complete.
-        checkpoint: of a generator with the motion head.
+        network: says how the camera moved.
         smoothing: how steady, and what may be cut away for it.
         encoding: of the output.
         on_frame: called with "analyze", then "render", once per frame.
 
     Raises:
         VideoError: the source cannot be read or the destination not written.
-        CheckpointError: the weights do not fit.
+        CheckpointError: the network cannot say it.
     """
     planned = plan_file(
         source,
-        checkpoint.build_generator(),
-        network=checkpoint.params,
+        network,
         smoothing=smoothing,
         on_frame=lambda: on_frame("analyze"),
     )
@@ -139,7 +136,7 @@ def stabilize_video(
         render,
         crf=encoding.crf,
         preset=encoding.preset,
-        comment=str(Origin(checkpoint.run_id, checkpoint.generator_sha256())),
+        comment=str(network.origin),
     )
     return planned.summary()
 
@@ -181,9 +178,8 @@ class PlannedVideo:
 
 def plan_file(
     source: Path,
-    generator: StabGenerator,
+    network: MotionNetwork,
     *,
-    network: NetworkParams,
     smoothing: Smoothing,
     on_frame: Callable[[], None],
 ) -> PlannedVideo:
@@ -191,28 +187,27 @@ def plan_file(
 
     Args:
         source: any video.
-        generator: with the motion head, in evaluation mode.
-        network: the parameters of the generator and of its flow.
+        network: says how the camera moved.
         smoothing: how steady, and what may be cut away for it.
         on_frame: called once per frame.
 
     Raises:
         VideoError: the source cannot be read.
-        CheckpointError: the generator has another head.
+        CheckpointError: the network has another head.
     """
-    info = probe(source)
-    head = network.model.head
+    info, params = probe(source), network.params
+    head = params.model.head
     if head != "motion":
         raise CheckpointError(
             f"weights of a {head} head cannot stabilize whole videos; use head: motion"
         )
-    size = (network.flow.width, network.flow.height)
+    size = (params.flow.width, params.flow.height)
     with closing(ahead(read_frames(source, size=size))) as small:
         moved = estimate_motion(
-            with_flow(_counted(small, on_frame), network.flow),
-            generator,
+            with_flow(_counted(small, on_frame), params.flow),
+            network.see_motion,
             aspect=info.width / info.height,
-            context_frames=network.model.learned_steps + 1,
+            context_frames=params.model.learned_steps + 1,
         )
     period = smoothing.strength * smoothing_period(float(info.frame_rate))
     share = min(smoothing.strength, 1.0)
@@ -220,7 +215,7 @@ def plan_file(
         dataclasses.replace(moved, wobble=share * moved.wobble),
         smoothing.crop,
         period=period,
-        wobble_sigma=network.model.wobble_sigma,
+        wobble_sigma=params.model.wobble_sigma,
     )
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from deepstab import geometry
 from deepstab.data.clips import Clip
-from deepstab.metrics.image import cropped_ssim, psnr
+from deepstab.metrics.image import psnr
+from deepstab.metrics.ssim import cropped_ssim
 from deepstab.training.losses import motion_error_px
 from deepstab.training.step import Networks, resampled
 

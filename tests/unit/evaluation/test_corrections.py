@@ -66,7 +66,7 @@ def test_the_network_is_shown_as_the_command_line_stabilizes(
     done = stabilize_video(
         source,
         shipped,
-        checkpoint=untrained,
+        network=untrained.network(),
         smoothing=Smoothing(Crop("auto", AUTO_CROP_FRACTION)),
         encoding=Encoding(crf=0, preset="ultrafast"),
         on_frame=lambda _: None,

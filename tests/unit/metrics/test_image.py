@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from deepstab.metrics.image import black_pixel_fraction, cropped_ssim, interframe_psnr, psnr
+from deepstab.metrics.image import black_pixel_fraction, interframe_psnr, psnr
 
 
 def gray_frame(value: int, height: int = 40, width: int = 60) -> np.ndarray:
@@ -58,40 +58,6 @@ def test_psnr_is_symmetric_and_leaves_its_arguments_alone() -> None:
 def test_psnr_refuses(image: np.ndarray, reference: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         psnr(image, reference)
-
-
-def test_ssim_of_constant_images() -> None:
-    # (2 a b + C1) / (a^2 + b^2 + C1) with C1 = (0.01 * 255)^2; no contrast, so no other term.
-    expected = (2 * 100 * 120 + 6.5025) / (100**2 + 120**2 + 6.5025)
-    assert cropped_ssim(gray_frame(100), gray_frame(120), border=0.1) == pytest.approx(expected)
-
-
-def test_cropped_ssim_ignores_exactly_the_border() -> None:
-    reference = data.astronaut()[:200, :300]
-    image = reference.copy()
-    # 10 % of 200 and 300
-    image[:20], image[-20:], image[:, :30], image[:, -30:] = 0, 0, 0, 0
-    assert cropped_ssim(image, reference, border=0.1) == pytest.approx(1.0)
-    assert cropped_ssim(image, reference, border=0.09) < 0.99
-    image[20] = 0
-    assert cropped_ssim(image, reference, border=0.1) < 0.999
-
-
-def test_cropped_ssim_of_float_equals_uint8() -> None:
-    reference, image = data.astronaut()[:100, :100], data.coffee()[:100, :100]
-    as_float = cropped_ssim(image / 255.0, reference / 255.0, border=0.1)
-    assert as_float == pytest.approx(cropped_ssim(image, reference, border=0.1))
-
-
-@pytest.mark.parametrize("border", [-0.1, 0.5, math.nan])
-def test_cropped_ssim_refuses_a_border(border: float) -> None:
-    with pytest.raises(ValueError, match="border must be"):
-        cropped_ssim(gray_frame(1), gray_frame(2), border=border)
-
-
-def test_cropped_ssim_refuses_what_is_too_small() -> None:
-    with pytest.raises(ValueError, match="leaves less than 7 px"):
-        cropped_ssim(gray_frame(1, 10, 10), gray_frame(2, 10, 10), border=0.2)
 
 
 def test_interframe_psnr_is_the_mean_of_consecutive_pairs() -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from skimage import data
 
-from deepstab.geometry import pixels_to_theta, theta_to_pixels
 from deepstab.metrics.track import (
     Tracks,
     correct_tracks,
@@ -19,6 +18,7 @@ from deepstab.metrics.track import (
     measure_tracks,
     track_jitter,
 )
+from deepstab.pixels import pixels_to_theta, theta_to_pixels
 
 WIDTH, HEIGHT = 640, 360
 # Jitter that a tracker sees where there is none, px at width 640; dense flow is made at half that.

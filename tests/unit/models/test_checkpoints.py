@@ -38,7 +38,7 @@ def test_exported_weights_come_back_as_they_were(exported: Path, checkpoint: Che
 def test_damaged_or_missing_shipped_weights_are_never_used(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "SHIPPED", exported)
+    monkeypatch.setattr(checkpoints.shipping, "WEIGHTS", exported)
     assert checkpoints.load_weights(None).epoch == 3
     content = bytearray(exported.read_bytes())
     content[-1] ^= 1

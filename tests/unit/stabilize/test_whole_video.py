@@ -18,8 +18,9 @@ from deepstab.data.truth import Truth
 from deepstab.errors import CheckpointError
 from deepstab.metrics.stability import score_video
 from deepstab.metrics.track import track_jitter
-from deepstab.models.checkpoints import Checkpoint, Origin
+from deepstab.models.checkpoints import Checkpoint
 from deepstab.models.generator import StabGenerator
+from deepstab.models.origin import Origin
 from deepstab.stabilize.estimates import estimate_motion
 from deepstab.stabilize.whole_video import (
     Crop,
@@ -77,7 +78,7 @@ def test_a_rolling_shutter_wobbles_less_than_without_its_wobble(untrained: Check
     small = [cv2.resize(frame, (128, 128), interpolation=cv2.INTER_AREA) for frame in frames]
     moved = estimate_motion(
         with_flow(iter(small), flow),  # type: ignore[arg-type]
-        untrained.build_generator(),
+        untrained.network().see_motion,
         aspect=256 / 192,
         context_frames=network.model.learned_steps + 1,
     )
@@ -104,7 +105,7 @@ def stabilize(
     done = stabilize_video(
         source,
         destination,
-        checkpoint=untrained,
+        network=untrained.network(),
         smoothing=Smoothing(
             settings.get("crop", Crop("auto", 0.25)), settings.get("strength", 1.0)
         ),

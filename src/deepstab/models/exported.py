@@ -1,0 +1,53 @@
+"""The shipped generator as a graph that runs without torch.
+
+The graph is in ONNX's format, made from the weights that lie beside it, and run by OpenVINO.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from deepstab.config import parse_network_params
+from deepstab.image import Image
+from deepstab.models.network import Floats32, MotionNetwork, SeeMotion
+from deepstab.models.origin import Origin, sha256_of_weights
+from deepstab.models.shipping import GRAPH, WEIGHTS, verify
+
+
+def load_shipped() -> MotionNetwork:
+    """The weights that ship, their checksums verified.
+
+    Raises:
+        CheckpointError: they are missing or damaged.
+    """
+    verify(WEIGHTS)
+    verify(GRAPH)
+    with safe_open(WEIGHTS, framework="np") as file:
+        about = json.loads(file.metadata()["checkpoint"])
+    return MotionNetwork(
+        params=parse_network_params(about["params"], origin=str(WEIGHTS)),
+        origin=Origin(about["run_id"], sha256_of_weights(load_file(WEIGHTS))),
+        see_motion=run_graph(GRAPH),
+    )
+
+
+def run_graph(path: Path) -> SeeMotion:
+    """A graph that `deepstab.models.export` wrote, ready to run."""
+    # OpenVINO tells its maker of every import, but where this module of its is not there.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    # Half precision, where a processor has it, is not equal to torch.
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def see_motion(frames: Image, flow: Floats32, aspect: float) -> tuple[Floats32, Floats32]:
+        found = compiled([frames, flow, np.array([aspect], np.float32)])
+        return found[0], found[1]
+
+    return see_motion
