@@ -2,7 +2,7 @@ PYTHON ?= python3
 # Stages say `python`: the environment's own.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test walkthrough server-test check ui bench-quality bench-learning
+.PHONY: setup repro test install-test walkthrough server-test check ui bench-quality bench-learning
 
 setup: .venv/ready
 
@@ -12,6 +12,10 @@ repro: setup
 
 test: setup
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# The wheel in an empty environment: packages, size, a first video.
+install-test: setup
+	INSTALL=1 pytest -rP tests/e2e/test_install.py
 
 # Every command of docs/experiments-walkthrough.md, in a fresh clone with small videos.
 walkthrough: setup
