@@ -16,9 +16,9 @@ from pathlib import Path
 from benchmarks.learning import shaken, tracks
 from benchmarks.learning.contest import INPUT, UNTRAINED, Contest, networks
 
-from deepstab.cli.videos import parse_crop
+from deepstab.api import parse_crop
 from deepstab.errors import DeepStabError
-from deepstab.stabilize.whole_video import Crop
+from deepstab.stabilization.whole_video import Crop
 
 
 def parse_args() -> argparse.Namespace:

@@ -24,8 +24,8 @@ from deepstab.metrics.ratios import geometric_mean
 from deepstab.models.checkpoints import load_weights
 from deepstab.models.generator import StabGenerator, motion_seer
 from deepstab.progress import progress
-from deepstab.stabilize.estimates import VideoMotion, estimate_motion
-from deepstab.stabilize.whole_video import Crop
+from deepstab.stabilization.estimates import VideoMotion, estimate_motion
+from deepstab.stabilization.whole_video import Crop
 
 INPUT = "input"
 UNTRAINED = "untrained"
@@ -78,7 +78,7 @@ def networks(contest: Contest) -> tuple[dict[str, StabGenerator], NetworkParams]
 def see_motion(
     frames: Frames, generator: StabGenerator, *, aspect: float, params: NetworkParams
 ) -> VideoMotion:
-    """How the camera moved, as `deepstab.stabilize.whole_video.plan_file` finds it."""
+    """How the camera moved, as `deepstab.stabilization.whole_video.plan_file` finds it."""
     return estimate_motion(
         frames, motion_seer(generator), aspect=aspect, context_frames=params.model.learned_steps + 1
     )

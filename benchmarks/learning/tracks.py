@@ -34,7 +34,7 @@ from deepstab.data.flow import with_flow
 from deepstab.errors import DataError
 from deepstab.metrics.ratios import geometric_mean
 from deepstab.metrics.track import TrackJitter, correct_tracks, find_tracks, measure_tracks
-from deepstab.stabilize.whole_video import plan_motion, smoothing_period
+from deepstab.stabilization.whole_video import plan_motion, smoothing_period
 from deepstab.video.frames import probe, read_frames
 
 

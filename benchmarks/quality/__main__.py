@@ -15,11 +15,11 @@ from benchmarks.quality import tables as scoreboard
 from benchmarks.quality.measure import Method, Settings
 from benchmarks.quality.vidstab import vidstab_available
 
-from deepstab.cli.videos import parse_crop
+from deepstab.api import parse_crop
 from deepstab.errors import DeepStabError
 from deepstab.progress import progress
-from deepstab.stabilize.before_after import save_plot
-from deepstab.stabilize.whole_video import Crop, Encoding, Smoothing
+from deepstab.stabilization.before_after import save_plot
+from deepstab.stabilization.whole_video import Crop, Encoding, Smoothing
 
 
 def parse_args() -> argparse.Namespace:

@@ -35,7 +35,7 @@ from deepstab.metrics.track import track_jitter
 from deepstab.models.checkpoints import Checkpoint, load_weights
 from deepstab.models.exported import load_shipped
 from deepstab.pixels import theta_to_pixels
-from deepstab.stabilize.whole_video import Encoding, Smoothing, stabilize_video
+from deepstab.stabilization.whole_video import Encoding, Smoothing, stabilize_video
 from deepstab.video.frames import count_frames, probe, read_frames
 from deepstab.video.rewrite import rewrite_video
 from deepstab.video.writer import write_video

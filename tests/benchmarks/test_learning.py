@@ -16,7 +16,7 @@ from benchmarks.learning.tracks import Figures, measure_clip, report
 from deepstab.errors import CheckpointError, DataError
 from deepstab.metrics.track import TrackJitter
 from deepstab.models.checkpoints import Checkpoint, export_weights, load_weights
-from deepstab.stabilize.whole_video import Crop
+from deepstab.stabilization.whole_video import Crop
 from deepstab.video.writer import write_video
 from tests.conftest import with_values
 

@@ -21,7 +21,7 @@ from benchmarks.learning.shaken import (
 
 from deepstab.data.truth import Truth
 from deepstab.errors import DataError
-from deepstab.stabilize.whole_video import Crop
+from deepstab.stabilization.whole_video import Crop
 from deepstab.video.writer import write_video
 
 CLEAN, FAULTY = "clean", "faulty"

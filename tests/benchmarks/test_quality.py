@@ -23,7 +23,7 @@ from benchmarks.quality.rows import Row
 from benchmarks.quality.tables import as_csv, as_text, draw, summarize
 
 from deepstab.errors import CheckpointError, DataError
-from deepstab.stabilize.whole_video import Crop, Encoding, Smoothing
+from deepstab.stabilization.whole_video import Crop, Encoding, Smoothing
 from deepstab.video.frames import read_frames
 from deepstab.video.writer import write_video
 

@@ -411,12 +411,9 @@ def test_a_target_that_fills_up_is_one_line_and_the_old_file_stays(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        *(
-            (["--crop", value], f"--crop '{value}'")
-            for value in ("80", "0", "-5", "nan", "wide", "")
-        ),
-        (["--strength", "-1"], "--strength -1 is not between"),
-        (["--strength", "nan"], "--strength nan is not between"),
+        *((["--crop", value], f"crop '{value}'") for value in ("80", "0", "-5", "nan", "wide", "")),
+        (["--strength", "-1"], "strength -1 is not between"),
+        (["--strength", "nan"], "strength nan is not between"),
         (["--weights", "nothing.pth"], "nothing.pth: no such"),
         (["--compare", "{out}"], "is to be written twice"),
         (["--compare", "{out}.gif"], ".gif is not one of"),

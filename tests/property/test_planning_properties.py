@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepstab.stabilize.planning import WOBBLE_SHARE, choose_plan, plan_corrections
-from deepstab.stabilize.wobble import apply_bent, bend, held_back, quick_part
+from deepstab.stabilization.planning import WOBBLE_SHARE, choose_plan, plan_corrections
+from deepstab.stabilization.wobble import apply_bent, bend, held_back, quick_part
 
 SIDE = np.linspace(-1, 1, 33)
 EDGE = np.ones_like(SIDE)

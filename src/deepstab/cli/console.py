@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import signal
@@ -39,17 +38,6 @@ def one_line_errors() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-@contextmanager
-def quick_imports() -> Iterator[None]:
-    """Keep the garbage collector from going through what is imported, now and at the exit."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
 def exit_when_terminated() -> None:
     """Let SIGTERM end the process as an interrupt does, so that no half-written file is left."""
     signal.signal(signal.SIGTERM, _exit)
@@ -58,24 +46,17 @@ def exit_when_terminated() -> None:
 class Phases:
     """One progress bar after another, for the phases that a video goes through."""
 
-    def __init__(self, total: int | None) -> None:
-        """Expect so many frames in the first phase, None when not known."""
-        self._total = total
+    def __init__(self) -> None:
         self._phase = ""
-        self._num_done = 0
         self._bar: Progress | None = None
 
-    def advance(self, phase: str) -> None:
-        """Report one more frame done; a new phase begins with its first frame."""
+    def show(self, phase: str, _done: int, total: int | None) -> None:
+        """Show one more frame done; a new phase begins with its first frame."""
         if phase != self._phase or self._bar is None:
-            if self._bar is not None:
-                self._bar.close()
-                # Headers estimate, the first phase has counted.
-                self._total = self._num_done
-            self._bar = Progress(self._total, label=phase, unit="frames")
-            self._phase, self._num_done = phase, 0
+            self.close()
+            self._bar = Progress(total, label=phase, unit="frames")
+            self._phase = phase
         self._bar.advance()
-        self._num_done += 1
 
     def close(self) -> None:
         """Leave the last state on the screen."""

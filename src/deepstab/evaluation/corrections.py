@@ -21,7 +21,7 @@ from deepstab.models.checkpoints import Checkpoint
 from deepstab.models.generator import StabGenerator, motion_seer
 from deepstab.models.network import MotionNetwork
 from deepstab.pixels import pixels_to_theta
-from deepstab.stabilize.whole_video import AUTO_CROP_FRACTION, Crop, Smoothing, plan_file
+from deepstab.stabilization.whole_video import AUTO_CROP_FRACTION, Crop, Smoothing, plan_file
 from deepstab.video.frames import read_frames
 
 Thetas = NDArray[np.float64]
@@ -40,7 +40,8 @@ class Inputs:
 class Correction:
     """The thetas of one row, as shown, and the same without the zoom.
 
-    (num_frames, 2, 3), or (num_frames, 2, 6) where they are bent, see `deepstab.stabilize.wobble`.
+    (num_frames, 2, 3), or (num_frames, 2, 6) where they are bent, see
+    `deepstab.stabilization.wobble`.
     """
 
     shown: Thetas

@@ -26,7 +26,7 @@ from deepstab.metrics.image import psnr
 from deepstab.metrics.ssim import cropped_ssim
 from deepstab.metrics.stability import CameraPath, StabilityScore, score_videos
 from deepstab.progress import progress
-from deepstab.stabilize.whole_video import warp_frame
+from deepstab.stabilization.whole_video import warp_frame
 from deepstab.trajectory import second_difference
 from deepstab.video.frames import read_frames
 

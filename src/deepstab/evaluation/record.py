@@ -20,7 +20,7 @@ from deepstab.evaluation.results import (
     worst_first,
 )
 from deepstab.models.checkpoints import Checkpoint
-from deepstab.stabilize.before_after import frame_strip, save_image, write_player
+from deepstab.stabilization.before_after import frame_strip, save_image, write_player
 from deepstab.tracking import names
 from deepstab.tracking.lockfile import read_lock
 from deepstab.tracking.provenance import read_provenance

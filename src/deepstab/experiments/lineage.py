@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime
 import json
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from deepstab import __version__
 from deepstab.errors import DeepStabError
 from deepstab.experiments.records import Record, Records
 from deepstab.models.origin import Origin
@@ -69,7 +69,7 @@ def read_file(path: Path) -> FileOrigin:
     shipped = None if origin.run_id else _load_weights(None)
     if shipped is None or shipped.generator_sha256() != origin.generator_sha256:
         return FileOrigin(origin.run_id, facts)
-    facts["weights"] = f"shipped with deepstab {__version__}"
+    facts["weights"] = f"shipped with deepstab {version('deepstab')}"
     return FileOrigin(origin.run_id, facts, _untracked(shipped))
 
 

@@ -47,7 +47,7 @@ class MotionHead(nn.Module):
     2. What the similarity leaves is fitted by a quadratic field, the wobble.
     3. The accumulated motion is the camera path. What a Gaussian does not keep of it, and of the
        affine part of the accumulated wobble, is taken away. (Whole videos are planned instead, see
-       `deepstab.stabilize`.)
+       `deepstab.stabilization`.)
     """
 
     def __init__(self, params: ModelParams) -> None:

@@ -18,7 +18,7 @@ from deepstab.errors import DataError
 from deepstab.evaluation.measure import true_residual
 from deepstab.files import sha256_of
 from deepstab.geometry import similarity_to_theta
-from deepstab.stabilize.whole_video import warp_frame
+from deepstab.stabilization.whole_video import warp_frame
 from deepstab.video.frames import count_frames, probe, read_frames
 
 

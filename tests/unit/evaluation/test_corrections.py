@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepstab.cli.videos import parse_crop
+from deepstab.api import parse_crop
 from deepstab.config import Params
 from deepstab.data.manifest import Manifest, VideoPair
 from deepstab.data.shards import ShardIndex
@@ -19,7 +19,7 @@ from deepstab.evaluation.results import ROWS
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import Checkpoint
 from deepstab.models.generator import StabGenerator
-from deepstab.stabilize.whole_video import (
+from deepstab.stabilization.whole_video import (
     AUTO_CROP_FRACTION,
     Crop,
     Encoding,

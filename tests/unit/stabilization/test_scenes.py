@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from deepstab.config import Params
 from deepstab.data.flow import farneback
-from deepstab.stabilize.scenes import find_cuts, unexplained
+from deepstab.stabilization.scenes import find_cuts, unexplained
 
 
 def scene(image: NDArray[np.uint8], num_frames: int) -> list[NDArray[np.uint8]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deepstab.errors import DeepStabError
 from deepstab.files import whole_or_absent
 from deepstab.image import Image
-from deepstab.stabilize.whole_video import warp_frame
+from deepstab.stabilization.whole_video import warp_frame
 from deepstab.video.frames import probe, read_frames
 from deepstab.video.rewrite import rewrite_video
 from deepstab.video.writer import write_video

@@ -18,8 +18,8 @@ from deepstab.errors import CheckpointError
 from deepstab.image import Image
 from deepstab.models.network import MotionNetwork
 from deepstab.pixels import theta_to_pixels
-from deepstab.stabilize.estimates import VideoMotion, estimate_motion
-from deepstab.stabilize.planning import (
+from deepstab.stabilization.estimates import VideoMotion, estimate_motion
+from deepstab.stabilization.planning import (
     WOBBLE_SHARE,
     Plan,
     choose_plan,
@@ -27,7 +27,7 @@ from deepstab.stabilize.planning import (
     plan_corrections,
     stabilized_motion,
 )
-from deepstab.stabilize.wobble import bend, held_back, pixel_map, quick_part
+from deepstab.stabilization.wobble import bend, held_back, pixel_map, quick_part
 from deepstab.video.ahead import ahead
 from deepstab.video.color import Planes
 from deepstab.video.frames import probe, read_frames
@@ -48,8 +48,8 @@ class Crop:
     """How much of the frame may be given up, as a fraction of its sides.
 
     `auto`: as much as the shake is worth, at most `fraction`, see `choose_plan` in
-    `deepstab.stabilize.planning`; `fixed`: exactly `fraction`; `none`: nothing is cut, the edge is
-    repeated where nothing was filmed.
+    `deepstab.stabilization.planning`; `fixed`: exactly `fraction`; `none`: nothing is cut, the edge
+    is repeated where nothing was filmed.
     """
 
     mode: Literal["auto", "none", "fixed"]
@@ -147,7 +147,7 @@ class PlannedVideo:
 
     Attributes:
         motion: (num_frames, 4), see `deepstab.trajectory`.
-        wobble: (num_frames, 6, 2), its quick part, see `deepstab.stabilize.wobble`.
+        wobble: (num_frames, 6, 2), its quick part, see `deepstab.stabilization.wobble`.
         cuts: first frames of the scenes after the first.
         plan: the corrections, as similarities.
         aspect: width / height of the frames.
@@ -228,7 +228,7 @@ def plan_motion(
         moved: how its camera moved.
         crop: what may be cut away.
         period: frames, see `smoothing_period`.
-        wobble_sigma: see `deepstab.stabilize.wobble.quick_part`.
+        wobble_sigma: see `deepstab.stabilization.wobble.quick_part`.
     """
     motion, aspect, cuts = moved.motion, moved.aspect, moved.cuts
     wobble = quick_part(moved.wobble, sigma=wobble_sigma, cuts=cuts)
@@ -261,7 +261,8 @@ def warp_frame(frame: Image, theta: NDArray[np.float64]) -> Image:
 
     Args:
         frame: (height, width, 3) uint8, or one plane of it, (height, width).
-        theta: (2, 3), see `deepstab.geometry`, or bent, (2, 6), see `deepstab.stabilize.wobble`.
+        theta: (2, 3), see `deepstab.geometry`, or bent, (2, 6), see
+            `deepstab.stabilization.wobble`.
     """
     height, width = frame.shape[:2]
     if theta.shape[-1] > 3 and theta[:, 3:].any():

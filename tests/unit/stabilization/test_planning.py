@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepstab import geometry
-from deepstab.stabilize.planning import (
+from deepstab.stabilization.planning import (
     Plan,
     choose_plan,
     excess,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from deepstab.errors import DeepStabError
-from deepstab.stabilize.before_after import (
+from deepstab.stabilization.before_after import (
     frame_strip,
     plot_paths,
     save_image,

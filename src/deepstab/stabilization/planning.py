@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from deepstab.image import REFERENCE_WIDTH_PX
-from deepstab.stabilize.wobble import border_points, displacement
+from deepstab.stabilization.wobble import border_points, displacement
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
@@ -26,7 +26,7 @@ Complexes = NDArray[np.complex128]
 # that does not need, for the translation.
 _TURN_SHARE = 0.4
 WOBBLE_SHARE = 0.2
-"""Share of the room that a wobble may use up, see `deepstab.stabilize.wobble.held_back`."""
+"""Share of the room that a wobble may use up, see `deepstab.stabilization.wobble.held_back`."""
 
 # Of the room: so far the translation may go where roll, zoom and wobble fill it.
 _LEAST_ROOM = 0.01
@@ -53,7 +53,7 @@ class Plan:
     """Corrections of a video, each p -> turn p + shift, and the zoom that hides the borders.
 
     `turn` and `shift` are (num_frames,) complex; `zoom` is the scale, at most 1, of the part of
-    the frame that is shown. A wobble may follow them, see `deepstab.stabilize.wobble.bend`.
+    the frame that is shown. A wobble may follow them, see `deepstab.stabilization.wobble.bend`.
     """
 
     turn: Complexes
@@ -90,7 +90,7 @@ def plan_corrections(
     Args:
         motion: (num_frames, 4), of each frame to the previous; the first of a scene is ignored.
         wobble: (num_frames, 6, 2), what the corrections go on through, see
-            `deepstab.stabilize.wobble.bend`.
+            `deepstab.stabilization.wobble.bend`.
         aspect: width / height of the video.
         period: movements of this period, frames, are halved; slower ones are kept, faster ones
             taken out; 2, the fastest there is, or less changes nothing.

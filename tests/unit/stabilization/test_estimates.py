@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from deepstab.config import ModelParams, Params
 from deepstab.image import Image
 from deepstab.models.generator import MotionHead, StabGenerator, motion_seer
-from deepstab.stabilize import estimates
-from deepstab.stabilize.estimates import VideoMotion, estimate_motion
+from deepstab.stabilization import estimates
+from deepstab.stabilization.estimates import VideoMotion, estimate_motion
 
 
 @pytest.fixture(scope="module")

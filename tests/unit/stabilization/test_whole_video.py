@@ -21,8 +21,8 @@ from deepstab.metrics.track import track_jitter
 from deepstab.models.checkpoints import Checkpoint
 from deepstab.models.generator import StabGenerator
 from deepstab.models.origin import Origin
-from deepstab.stabilize.estimates import estimate_motion
-from deepstab.stabilize.whole_video import (
+from deepstab.stabilization.estimates import estimate_motion
+from deepstab.stabilization.whole_video import (
     Crop,
     Encoding,
     Smoothing,

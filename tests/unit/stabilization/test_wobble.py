@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepstab.models.wobble import field_terms
-from deepstab.stabilize.wobble import (
+from deepstab.stabilization.wobble import (
     apply_bent,
     bend,
     displacement,

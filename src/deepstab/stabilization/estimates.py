@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepstab.image import Image
 from deepstab.models.network import SeeMotion
-from deepstab.stabilize.scenes import find_cuts, unexplained
+from deepstab.stabilization.scenes import find_cuts, unexplained
 
 # Frames estimated at once.
 _FRAMES_AT_ONCE = 64
