@@ -6,6 +6,7 @@ What is heavy is imported when they are called: `import deepstab` costs nothing.
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
@@ -169,7 +170,8 @@ def check_targets(source: Path, *videos: Path | None, plot: Path | None = None) 
 
     Raises:
         VideoError: a video to write has an unknown suffix.
-        ParameterError: two files are the same, or one cannot be written where it should be.
+        ParameterError: two files are the same, one is there and not to be replaced, or it cannot
+            be written where it should be.
     """
     from deepstab.video.writer import format_for
 
@@ -188,8 +190,7 @@ def check_targets(source: Path, *videos: Path | None, plot: Path | None = None) 
             )
         if any(_is_same_file(target, other) for other in targets[:index]):
             raise ParameterError(f"{target} is to be written twice; choose another name for one")
-        if target.is_dir():
-            raise ParameterError(f"{target} is a folder; give a file name in it")
+        _check_replaceable(target)
         try:
             tempfile.TemporaryFile(dir=target.parent).close()
         except OSError as error:
@@ -199,10 +200,26 @@ def check_targets(source: Path, *videos: Path | None, plot: Path | None = None) 
             ) from None
 
 
+def _check_replaceable(target: Path) -> None:
+    """Raise a `ParameterError` where what has the name already is not to be replaced unasked."""
+    if target.is_symlink():
+        raise ParameterError(
+            f"{target} is a link to {target.readlink()}; name the file itself, or another"
+        )
+    if target.is_dir():
+        raise ParameterError(f"{target} is a folder; give a file name in it")
+    if target.exists() and not target.is_file():
+        raise ParameterError(f"{target} is no regular file; give another name")
+    # Not os.access, which lets root do everything.
+    if target.exists() and not target.stat().st_mode & 0o222:
+        raise ParameterError(f"{target} is write-protected; give another name, or delete it first")
+
+
 def _is_same_file(path: Path, other: Path) -> bool:
     if path.exists() and other.exists():
         return path.samefile(other)
-    return path.resolve() == other.resolve()
+    # Path.resolve refuses links that lead in a circle.
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def expected_frames(info: VideoInfo) -> int | None:

@@ -102,7 +102,7 @@ def one_line(*, interrupted: str = "interrupted") -> Iterator[None]:
     try:
         yield
     except DeepStabError as error:
-        print(f"error: {_printable(str(error))}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in sys.stdlib_module_names | {_US}:
@@ -120,7 +120,7 @@ def missing_package(module: str) -> str:
     return f"{package} is not installed, which this needs; pip install 'deepstab[pipeline]'"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """A text in one line, whatever the names of files in it hold."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text

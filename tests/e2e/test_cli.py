@@ -376,6 +376,10 @@ BAD_TARGETS = {
     "input": ("{folder}/in.mp4", "is both input and output"),
     "input by another way": ("{folder}/there.mp4/../in.mp4", "is both input and output"),
     "link to the input": ("{folder}/link.mp4", "is both input and output"),
+    "link to another": ("{folder}/other.mp4", "is a link to"),
+    "links in a circle": ("{folder}/circle.mp4", "is a link to"),
+    "fifo": ("{folder}/fifo.mp4", "is no regular file"),
+    "write-protected": ("{folder}/kept.mp4", "is write-protected"),
 }
 
 
@@ -387,6 +391,11 @@ def test_bad_target_is_one_line_and_leaves_all_as_it_was(
     source.write_bytes(clip.read_bytes())
     (tmp_path / "there.mp4").mkdir()
     (tmp_path / "link.mp4").symlink_to(source)
+    (tmp_path / "other.mp4").symlink_to(clip)
+    (tmp_path / "circle.mp4").symlink_to(tmp_path / "circle.mp4")
+    os.mkfifo(tmp_path / "fifo.mp4")
+    (tmp_path / "kept.mp4").write_bytes(b"kept")
+    (tmp_path / "kept.mp4").chmod(0o444)
     before = contents(tmp_path)
     target, reason = BAD_TARGETS[name]
     target = target.format(folder=tmp_path)
@@ -441,7 +450,15 @@ def test_wrong_usage_has_a_code_of_its_own(arguments: list[str]) -> None:
     assert done.stderr.splitlines()[-1].startswith("Error: ")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        (signal.SIGHUP, 129),
+        (signal.SIGQUIT, 131),
+    ],
+)
 def test_what_is_interrupted_leaves_nothing(
     number: signal.Signals, code: int, untrained_weights: Path, tmp_path: Path
 ) -> None:
@@ -463,6 +480,34 @@ def test_what_is_interrupted_leaves_nothing(
     assert process.returncode == code, said
     assert "Traceback" not in said
     assert contents(tmp_path) == before
+
+
+def test_a_name_with_a_newline_is_one_line(
+    clip: Path, untrained_weights: Path, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "a\nb.mp4", tmp_path / "c\nd.mp4"
+    source.write_bytes(clip.read_bytes())
+    done = deepstab("stabilize", source, out, "--weights", untrained_weights)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert "c\\nd.mp4: " in line
+    error = error_line(deepstab("score", source, tmp_path / "e\nf.mp4"))
+    assert "e\\nf.mp4 does not exist" in error
+
+
+def test_transparency_that_is_lost_is_said(untrained_weights: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuva420p"
+        for index in range(3):
+            frame = av.VideoFrame.from_ndarray(shaken(index, 64, 48), "rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuva420p")))
+        container.mux(stream.encode(None))
+    done = deepstab("stabilize", source, tmp_path / "o.mp4", "--weights", untrained_weights)
+    assert done.returncode == 0, done.stderr
+    assert "written as 8-bit yuv420p" in done.stderr
+    assert "without its transparency" in done.stderr
 
 
 def test_a_warning_is_one_line(untrained_weights: Path, tmp_path: Path) -> None:

@@ -38,9 +38,14 @@ def one_line_errors() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def exit_when_terminated() -> None:
-    """Let SIGTERM end the process as an interrupt does, so that no half-written file is left."""
-    signal.signal(signal.SIGTERM, _exit)
+def exit_when_told() -> None:
+    """Let every signal that ends a process end it as an interrupt does, with no half-written file.
+
+    What whoever started it has chosen to ignore (`nohup`, a shell's background) stays ignored.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
 
 
 class Phases:
@@ -52,6 +57,7 @@ class Phases:
 
     def show(self, phase: str, _done: int, total: int | None) -> None:
         """Show one more frame done; a new phase begins with its first frame."""
+        _Ending.go_on()
         if phase != self._phase or self._bar is None:
             self.close()
             self._bar = Progress(total, label=phase, unit="frames")
@@ -120,5 +126,24 @@ class _WarningLines(logging.Handler):
             tqdm.write(f"{record.levelname.lower()}: {line}", file=sys.stderr)
 
 
-def _exit(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)
+class _Ending:
+    """The signal that told the process to end.
+
+    What it raises may be lost where Python ignores exceptions, such as while an object is deleted:
+    then the next frame raises it again.
+    """
+
+    number: int | None = None
+
+    @classmethod
+    def go_on(cls) -> None:
+        """Go on, unless the process was told to end."""
+        if cls.number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if cls.number is not None:
+            sys.exit(128 + cls.number)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    _Ending.number = number
+    _Ending.go_on()

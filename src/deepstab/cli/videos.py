@@ -1,7 +1,7 @@
 """The `deepstab` command: parse, call, one line when something is wrong, exit code.
 
-Exit codes: 0 done, 1 a `DeepStabError`, 2 wrong usage, 130 interrupted, 143 terminated. The
-modules that do the work are imported by the commands that need them: help must not wait for them.
+Exit codes: 0 done, 1 a `DeepStabError`, 2 wrong usage, 128 plus the number of the signal that ended
+it. The modules that do the work are imported by the commands that need them: help must not wait.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from deepstab import api
 from deepstab.cli import experiments
 from deepstab.cli.console import (
     Phases,
-    exit_when_terminated,
+    exit_when_told,
     one_line_errors,
     score_table,
     score_tree,
@@ -34,6 +34,7 @@ from deepstab.cli.options import (
     StrengthOption,
     WeightsOption,
 )
+from deepstab.errors import printable
 from deepstab.progress import progress
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ app.add_typer(experiments.app)
 
 def main() -> None:
     """Run the command line."""
-    exit_when_terminated()
+    exit_when_told()
     app()
 
 
@@ -87,7 +88,7 @@ def stabilize(
             )
         rate = done.num_frames / (time.monotonic() - started)
         print(
-            f"{destination}: {done.num_frames} frames ({rate:.3g} frames/s), "
+            f"{printable(str(destination))}: {done.num_frames} frames ({rate:.3g} frames/s), "
             f"{100 * done.zoom:.4g} % of width and height kept"
         )
         if plot is not None:
@@ -133,7 +134,7 @@ def _save_paths(done: Stabilization, plot: Path) -> None:
     from deepstab.stabilization.before_after import plot_paths, save_plot
 
     save_plot(plot_paths(done.input_path, done.output_path), plot)
-    print(f"{plot}: camera path before and after")
+    print(f"{printable(str(plot))}: camera path before and after")
 
 
 def _compare(
@@ -144,4 +145,4 @@ def _compare(
     with progress(num_frames, label="compare", unit="frames") as bar:
         crf, preset = encoding
         write_comparison(*sides, target, crf=crf, preset=preset, on_frame=bar.advance)
-    print(f"{target}: before left, after right")
+    print(f"{printable(str(target))}: before left, after right")

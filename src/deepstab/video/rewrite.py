@@ -272,13 +272,18 @@ def _add_comment(container: av.container.OutputContainer, line: str) -> None:
     container.metadata[key] = f"{before}\n{line}" if before else line
 
 
+def _has_alpha(image: av.VideoFrame) -> bool:
+    return any(component.is_alpha for component in image.format.components)
+
+
 def _warn_of_losses(path: Path, image: av.VideoFrame, written_format: str) -> None:
     if image.format.name not in _KEPT_FORMATS:
         logger.warning(
-            "%s: pixel format %s is written as 8-bit %s, which players and browsers show",
+            "%s: pixel format %s is written as 8-bit %s, which players and browsers show%s",
             path,
             image.format.name,
             written_format,
+            ", without its transparency" if _has_alpha(image) else "",
         )
     elif written_format != "yuv420p":
         logger.warning(
