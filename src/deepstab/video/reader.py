@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from deepstab.image import Image
 from deepstab.video import color
 from deepstab.video.headers import declared_size
 from deepstab.video.limits import UNLIMITED, Limits
+from deepstab.video.matroska import find_gap
+from deepstab.video.mp4 import count_missing, has_stray_times
 
 # libav's names of the formats that hold a video of their own. Playlists, picture patterns and
 # scripts, which libav opens too, whatever their suffix, name other files and network addresses.
@@ -229,7 +232,7 @@ class VideoReader:
         """Compare what was read with what the header declares.
 
         Raises:
-            VideoError: frames are missing at the end.
+            VideoError: frames are missing, at the end or between.
         """
         where = f"video {self.path} is cut short after frame {num_frames - 1}"
         remedy = "replace the file"
@@ -237,6 +240,7 @@ class VideoReader:
         whole_size = declared_size(self.path)
         if whole_size is not None and whole_size > size + _SIZE_TOLERANCE:
             raise VideoError(f"{where}: it has {size} of {whole_size} bytes; {remedy}")
+        self._check_index(progress)
         num_indexed = len(self.stream.index_entries)
         if num_indexed > progress.num_video_packets:
             raise VideoError(
@@ -252,6 +256,25 @@ class VideoReader:
         if not self._times_by_packet and missing > 0.75 * frame_step:
             raise VideoError(f"{where}: the frames after it cannot be decoded; {remedy}")
 
+    def _check_index(self, progress: _Progress) -> None:
+        """Look for what libav passes over.
+
+        Raises:
+            VideoError: frames are missing between others.
+        """
+        remedy = "replace the file"
+        where = f"video {self.path} is damaged"
+        if self.container.format.name == "matroska,webm":
+            gap = find_gap(self.path)
+            if gap is not None:
+                raise VideoError(f"{where}: frames are missing at byte {gap}; {remedy}")
+        if self.container.format.name.startswith("mov,"):
+            missing = count_missing(self.path, self.stream.index)
+            if missing:
+                raise VideoError(f"{where}: {missing} frames are not in its index; {remedy}")
+            if has_stray_times(progress.dts, progress.pts):
+                raise VideoError(f"{where}: the times of its frames do not fit; {remedy}")
+
 
 class _Progress:
     """How far the packets of a file reached."""
@@ -261,6 +284,7 @@ class _Progress:
         self.last_video_pts = -(2**63)
         self.end_s = 0.0
         self.is_damaged = False
+        self.dts, self.pts = array("q"), array("q")
         self._dts: deque[int] = deque()
 
     def note(self, packet: av.Packet[av.stream.Stream]) -> None:
@@ -273,6 +297,9 @@ class _Progress:
         self.num_video_packets += 1
         if packet.pts is not None and not packet.is_discard:
             self.last_video_pts = max(self.last_video_pts, packet.pts)
+        if packet.pts is not None and packet.dts is not None:
+            self.dts.append(packet.dts)
+            self.pts.append(packet.pts)
         if keep_dts and packet.dts is not None:
             self._dts.append(packet.dts)
 

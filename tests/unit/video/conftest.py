@@ -61,7 +61,9 @@ def make_video(
         container.metadata.update(metadata or {})
         stream = container.add_stream(codec, rate=RATE, time_base=time_base)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
-        stream.codec_context.options = options or ({"crf": "10"} if codec == "libx264" else {})
+        stream.codec_context.options = options or (
+            {"crf": "10", "threads": "1"} if codec == "libx264" else {}
+        )
         if matrix is not None:
             stream.codec_context.colorspace = matrix
             stream.codec_context.color_primaries = matrix

@@ -1,0 +1,111 @@
+"""Whether the elements of a Matroska or WebM file follow one another without a gap.
+
+libav looks for the next cluster where it loses its place, and goes on from there: the frames
+between are missing, and only its log says so.
+
+Source: RFC 8794 (EBML) and RFC 9559 (Matroska).
+"""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+_EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
+# Void and checksum may lie anywhere.
+_ANYWHERE = frozenset({0xEC, 0xBF})
+_IN = {
+    # Information, seek head, tracks, cues, chapters, attachments, tags.
+    _SEGMENT: _ANYWHERE
+    | {0x1549A966, 0x114D9B74, 0x1654AE6B, 0x1C53BB6B, 0x1043A770, 0x1941A469, 0x1254C367}
+    | {_CLUSTER},
+    # Time, silent tracks, position, size before, blocks of four kinds.
+    _CLUSTER: _ANYWHERE | {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xA2},
+}
+_MOST_HEADER_BYTES = 12
+
+
+class _GapError(Exception):
+    """Something else than an element stands at a byte."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(at)
+        self.at = at
+
+
+def find_gap(path: Path) -> int | None:
+    """The byte at which something else stands than an element should; None where all is sound.
+
+    Of each block a few bytes are read. Where a file ends early is no gap.
+
+    Args:
+        path: a Matroska or WebM file.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            _follow(data, 0, len(data), _ANYWHERE | {_EBML, _SEGMENT}, is_open=True)
+        except _GapError as gap:
+            return gap.at
+    return None
+
+
+def _follow(data: mmap.mmap, at: int, end: int, names: frozenset[int], *, is_open: bool) -> int:
+    """Go from element to element, and say where they end.
+
+    Args:
+        data: the file.
+        at: where the first begins.
+        end: where the element that holds them ends.
+        names: what may lie in it.
+        is_open: its length is not known: what may not lie in it ends it.
+
+    Raises:
+        _GapError: something else lies in it.
+    """
+    while at + _MOST_HEADER_BYTES <= end:
+        name, body, size = _header(data, at)
+        children = _IN.get(name) if name in names else None
+        if name not in names and (is_open or not _is_skipped(data, body, size, end, names)):
+            if is_open:
+                return at
+            raise _GapError(at)
+        stop = end if size is None else body + size
+        if children is not None:
+            stop = _follow(data, body, min(stop, end), children, is_open=size is None)
+            if size is not None:
+                stop = body + size
+        elif size is None:
+            raise _GapError(at)
+        if stop > end:
+            if end < len(data):
+                raise _GapError(at)
+            return end
+        at = stop
+    return end
+
+
+def _is_skipped(
+    data: mmap.mmap, body: int, size: int | None, end: int, names: frozenset[int]
+) -> bool:
+    """Whether an element of a later standard lies here: one that is known follows it."""
+    if size is None or body + size > end:
+        return False
+    stop = body + size
+    return stop == end or (stop + _MOST_HEADER_BYTES <= end and _header(data, stop)[0] in names)
+
+
+def _header(data: mmap.mmap, at: int) -> tuple[int, int, int | None]:
+    """The name of an element, where its content begins, and its size, None if not known.
+
+    Raises:
+        _GapError: no element begins so.
+    """
+    head = data[at : at + _MOST_HEADER_BYTES]
+    name_bytes = 9 - head[0].bit_length()
+    if name_bytes > 4 or not head[name_bytes]:
+        raise _GapError(at)
+    size_bytes = 9 - head[name_bytes].bit_length()
+    body = name_bytes + size_bytes
+    unknown = (1 << 7 * size_bytes) - 1
+    size = int.from_bytes(head[name_bytes:body], "big") & unknown
+    return int.from_bytes(head[:name_bytes], "big"), at + body, None if size == unknown else size

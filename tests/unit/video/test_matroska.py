@@ -1,0 +1,74 @@
+"""Damaged and sound Matroska files: no frame is lost in silence, and no alarm is false."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from deepstab.errors import VideoError
+from deepstab.video.frames import count_frames
+from deepstab.video.matroska import find_gap
+from deepstab.video.writer import write_video
+
+NUM_FRAMES = 60
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("matroska") / "sound.mkv"
+    rng = np.random.default_rng(0)
+    frames = (rng.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(NUM_FRAMES))
+    write_video(path, frames, frame_rate=Fraction(25), crf=30)
+    return path
+
+
+def remuxed(source: Path, target: Path, **options: str) -> Path:
+    with av.open(str(source)) as given, av.open(str(target), "w", options=options) as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize("options", [{}, {"live": "1"}, {"cluster_time_limit": "200"}])
+def test_sound_files_have_no_gap(sound: Path, tmp_path: Path, options: dict[str, str]) -> None:
+    path = remuxed(sound, tmp_path / "x.mkv", **options)
+    assert find_gap(path) is None
+    assert count_frames(path) == NUM_FRAMES
+
+
+def test_elements_of_a_later_standard_are_passed_over(sound: Path, tmp_path: Path) -> None:
+    content = bytearray(sound.read_bytes())
+    # The space that the writer keeps for its index, behind the tracks, under another name.
+    void = content.index(b"\xec\x01\x00\x00")
+    content[void] = 0xF5
+    path = tmp_path / "x.mkv"
+    path.write_bytes(content)
+    assert find_gap(path) is None
+    content[void + 8] += 1  # it ends elsewhere than another begins
+    path.write_bytes(content)
+    assert find_gap(path) == void
+
+
+def test_no_frame_is_lost_in_silence(sound: Path, tmp_path: Path) -> None:
+    content, path = sound.read_bytes(), tmp_path / "x.mkv"
+    lost = refused = 0
+    for seed in range(60):
+        rng = random.Random(seed)
+        size = rng.choice([20, 300, 3000])
+        at, source = (rng.randrange(len(content) - size) for _ in range(2))
+        filler = rng.choice([bytes(size), content[source : source + size]])
+        path.write_bytes(content[:at] + filler + content[at + size :])
+        try:
+            lost += count_frames(path) != NUM_FRAMES
+        except VideoError:
+            refused += 1
+    assert lost == 0
+    assert refused > 20
