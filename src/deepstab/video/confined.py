@@ -31,7 +31,7 @@ from deepstab.files import OWNER_VARIABLE, remove_partials
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 # torch, OpenCV and threads say it in errors of their own.
-_OUT_OF_MEMORY = re.compile("memory|alloc|start new thread", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile("memory|alloc|map segment|start new thread", re.IGNORECASE)
 _GRACE_S = 2
 
 
@@ -40,9 +40,9 @@ class Confinement:
     """What one call may take.
 
     Attributes:
-        memory_bytes: of the child process, the interpreter and what it imports included: some
-            100 MB, with torch about 500.
-        time_s: s by the clock, from its start to its answer.
+        memory_bytes: beyond what the child process has when the call begins, the module of the
+            called function imported.
+        time_s: s by the clock, from then to the answer.
     """
 
     memory_bytes: int
@@ -100,9 +100,10 @@ class Confinement:
                     remove_partials(arg if arg.is_dir() else arg.parent, owner=owner)
 
     def _wait(self, answers: Connection, process: BaseProcess, work: str) -> Any:
-        if not answers.poll(self.time_s):
-            raise self._too_slow(work)
         try:
+            answers.recv()  # the call begins
+            if not answers.poll(self.time_s):
+                raise self._too_slow(work)
             outcome, value = answers.recv()
         except EOFError:
             process.join(_GRACE_S)
@@ -140,8 +141,10 @@ def _serve(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> None:
-    """The child's side: send ("returned", value), ("raised", error) or ("memory", None)."""
+    """The child's side: send that it begins, and how it ended, see `Confinement.run`."""
     import resource
+
+    import psutil
 
     os.setsid()  # what it starts is killed with it
     # Ends it where the parent is gone that would have.
@@ -150,7 +153,9 @@ def _serve(
     os.environ[OWNER_VARIABLE] = owner
     os.environ["TMPDIR"] = tempfile.tempdir = scratch
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (confinement.memory_bytes,) * 2)
+    most_bytes = psutil.Process().memory_info().data + confinement.memory_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
+    sender.send(("begins", None))
     try:
         outcome: tuple[str, Any] = "returned", call(*args, **kwargs)
     except MemoryError:
