@@ -2,7 +2,7 @@ PYTHON ?= python3
 # Stages say `python`: the environment's own.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test walkthrough server-test check ui bench-quality bench-learning
+.PHONY: setup repro test walkthrough server-test check audit ui bench-quality bench-learning
 
 setup: .venv/ready
 
@@ -27,6 +27,10 @@ check: setup
 	mypy
 	lint-imports
 
+# Known vulnerabilities of the pinned packages, by PyPI's advisories. What cannot be asked is no pass.
+audit: .venv/audit
+	.venv/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+
 ui: setup
 	mlflow ui --host 127.0.0.1 --port 5000
 
@@ -46,3 +50,8 @@ bench-learning: setup
 	@.venv/bin/python -c 'import cv2' || { \
 	  echo 'OpenCV needs libGL and GLib: sudo apt-get install libgl1 libglib2.0-0' >&2; exit 1; }
 	touch $@
+
+# Apart from the project's environment, which it would crowd.
+.venv/audit:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet pip-audit || { rm -r $@; exit 1; }
