@@ -2,7 +2,8 @@ PYTHON ?= python3
 # Stages say `python`: the environment's own.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test install-test walkthrough server-test check ui bench-quality bench-learning
+.PHONY: setup repro test install-test chaos walkthrough server-test check audit ui bench-quality \
+  bench-learning
 
 setup: .venv/ready
 
@@ -21,6 +22,10 @@ install-test: setup
 walkthrough: setup
 	WALKTHROUGH=1 pytest tests/pipeline/test_walkthrough.py
 
+# make chaos [N=100]: the pipeline killed anywhere, run again, and compared
+chaos: setup
+	python -m tests.campaigns.chaos --tries $(or $(N),100)
+
 # make server-test [KILLS=20]: the pipeline against an MLflow server on PostgreSQL, killed meanwhile
 server-test: setup
 	$(if $(KILLS),KILLS='$(KILLS)') pytest -rs --durations 0 tests/server
@@ -30,6 +35,10 @@ check: setup
 	ruff format --check .
 	mypy
 	lint-imports
+
+# Known vulnerabilities of the pinned packages, by PyPI's advisories. What cannot be asked is no pass.
+audit: .venv/audit
+	.venv/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 ui: setup
 	mlflow ui --host 127.0.0.1 --port 5000
@@ -50,3 +59,8 @@ bench-learning: setup
 	@.venv/bin/python -c 'import cv2' || { \
 	  echo 'OpenCV needs libGL and GLib: sudo apt-get install libgl1 libglib2.0-0' >&2; exit 1; }
 	touch $@
+
+# Apart from the project's environment, which it would crowd.
+.venv/audit:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet pip-audit || { rm -r $@; exit 1; }

@@ -7,7 +7,6 @@ the file: a key that is missing there is an error.
 from __future__ import annotations
 
 import re
-import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -21,11 +20,10 @@ from pydantic import (
     model_validator,
 )
 
-from deepstab.errors import ParameterError
+from deepstab.errors import ParameterError, short_repr
 
-# A few lines of YAML can stand for a value of gigabytes.
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel = 1
+_MAX_KEYS = 1000
+_MAX_PROBLEMS = 20
 # PyYAML follows YAML 1.1, where `1e-4` is a string; DVC's ruamel follows 1.2, where it is a float.
 _EXPONENT_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
@@ -425,8 +423,8 @@ def load_params(path: Path) -> Params:
         raise ParameterError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None
     except RecursionError:
         raise ParameterError(f"{path}: nested too deep; correct its brackets") from None
-    # A number or date that is none, such as 2024-99-99, is a ValueError.
-    except (yaml.YAMLError, ValueError) as error:
+    # PyYAML stumbles over what is no such thing: a date 2024-99-99, `!!int x`, `!!bool x`.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise ParameterError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return parse_params(tree, origin=str(path))
 
@@ -444,6 +442,14 @@ class _UniqueKeys(yaml.SafeLoader):
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        # A few lines of `<<` can merge into gigabytes.
+        if len(node.value) > _MAX_KEYS:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"more than {_MAX_KEYS} keys in one section", node.start_mark
+            )
 
 
 def flatten(params: Section, prefix: str = "") -> dict[str, str | int | float | bool | list[str]]:
@@ -463,18 +469,20 @@ SomeSection = TypeVar("SomeSection", bound=Section)
 
 def _validate(schema: type[SomeSection], tree: object, *, origin: str) -> SomeSection:
     if not isinstance(tree, dict):
-        raise ParameterError(f"{origin}: expected a mapping of sections, found {_SHORT.repr(tree)}")
+        raise ParameterError(f"{origin}: expected a mapping of sections, found {short_repr(tree)}")
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        problems = "; ".join(dict.fromkeys(_describe(e) for e in error.errors()))
-        raise ParameterError(f"{origin}: {problems}") from None
+        problems = list(dict.fromkeys(_describe(e) for e in error.errors()))
+        if len(problems) > _MAX_PROBLEMS:
+            problems[_MAX_PROBLEMS:] = [f"and {len(problems) - _MAX_PROBLEMS} more"]
+        raise ParameterError(f"{origin}: {'; '.join(problems)}") from None
 
 
 def _describe(error: Any) -> str:
     # Union branches (list of names | fraction) appear in the location: keep the keys alone.
     key = ".".join(str(part) for part in error["loc"] if _is_key(part)) or "parameters"
-    value = _SHORT.repr(error["input"])
+    value = short_repr(error["input"])
     match error["type"]:
         case "missing":
             return f"{key} is missing; copy it from params.yaml as delivered"

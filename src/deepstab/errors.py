@@ -36,6 +36,10 @@ _INTERRUPTED = "interrupted; run again to go on"
 class DeepStabError(Exception):
     """Base of every error whose message is meant for the user, in one line."""
 
+    def __str__(self) -> str:
+        """The message in one line, whatever the names in it hold."""
+        return printable(super().__str__())
+
 
 class ParameterError(DeepStabError):
     """A parameter is unknown, missing, of the wrong type, or impossible."""
@@ -81,11 +85,27 @@ class RerunError(TrackingError):
     """A run cannot be rebuilt."""
 
 
+class _Short(reprlib.Repr):
+    """Of a few lines of YAML that stand for gigabytes, and of numbers Python does not print."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return super().repr_int(x, level) if x.bit_length() < 1000 else hex(x)[:20] + "..."
+
+
+def short_repr(value: object) -> str:
+    """A value as it is shown in a message, however large it is."""
+    return _SHORT.repr(value)
+
+
+_SHORT = _Short()
+_SHORT.maxlevel = 1
+
+
 def first_problem(error: ValidationError) -> str:
     """Say in one line what was found first in a file that is not as it should be."""
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"])) or "content"
-    return f"{where}: {first['msg']}, found {reprlib.repr(first['input'])}"
+    return f"{where}: {first['msg']}, found {short_repr(first['input'])}"
 
 
 @contextmanager
@@ -102,7 +122,7 @@ def one_line(*, interrupted: str = "interrupted") -> Iterator[None]:
     try:
         yield
     except DeepStabError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in sys.stdlib_module_names | {_US}:
@@ -121,7 +141,7 @@ def missing_package(module: str) -> str:
 
 
 def printable(text: str) -> str:
-    """A text in one line, whatever the names of files in it hold."""
+    """A text without what ends a line, moves a cursor or turns the direction of reading."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+OWNER_VARIABLE = "DEEPSTAB_PARTIAL_OWNER"
+"""Environment variable: what stands in the temporary names, so that who kills a process can remove
+what it left."""
 
 
 def sha256_of(path: Path) -> str:
@@ -28,9 +33,16 @@ def whole_or_absent(path: Path) -> Iterator[Path]:
     Yields:
         A temporary name in the same folder to write to, with the suffix `.part`.
     """
-    temporary = path.absolute().with_name(f".deepstab-{uuid.uuid4().hex}.part")
+    owner = os.environ.get(OWNER_VARIABLE, "")
+    temporary = path.absolute().with_name(f".deepstab-{owner}{uuid.uuid4().hex}.part")
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path, *, owner: str) -> None:
+    """Remove from a folder what processes of an owner left there when they were killed."""
+    for path in folder.glob(f".deepstab-{owner}*.part"):
+        path.unlink(missing_ok=True)

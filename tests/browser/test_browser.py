@@ -8,9 +8,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("playwright", reason="needs playwright: pip install playwright")
@@ -18,9 +23,17 @@ pytest.importorskip("playwright", reason="needs playwright: pip install playwrig
 from mlflow import MlflowClient
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from deepstab.config import Params, flatten
+from deepstab.data.manifest import MANIFEST_NAME, Manifest, Problem, VideoFile, VideoPair
+from deepstab.evaluation.draw import draw_report
+from deepstab.evaluation.results import Evaluation, file_name
+from deepstab.video.writer import write_video
 from tests.checkout import STAGES, Checkout
 from tests.conftest import ROOT
 from tests.services import MlflowServer
+from tests.unit.evaluation.test_plots import history
+from tests.unit.evaluation.test_results import evaluation
+from tests.unit.evaluation.test_results import video as measured_video
 
 SCREENSHOTS = ROOT / "test-artifacts" / "screenshots"
 CHROMIUM = shutil.which("chromium")
@@ -227,6 +240,121 @@ def test_the_report_plays_and_needs_nothing(
     assert [url for url in watched.requests if not url.startswith(("file:", "data:"))] == []
     assert watched.errors == []
     page.close()
+
+
+HOSTILE = (
+    "<img src=http://attacker.example/x onerror=\"alert('name')\">",
+    '"><script>alert("name")</script>',
+    "' onmouseover='alert(1)' x='",
+    '" autofocus onfocus=alert(1) x="',
+    "</title></style></svg></bdi><svg onload=alert(1)>",
+    "a&amp;b&lt;c&#60;d & e",
+    "{{ 7 * 7 }}{% raw %}",
+    "../../../x",
+    "photo\u202egpj.exe\u2066",
+    "$x^2$ \\frac{1}{0}",
+    "javascript:alert(1)",
+)
+
+
+@pytest.fixture
+def hostile_report(tmp_path: Path, tiny_params: Params) -> Path:
+    """The page of videos with hostile names, drawn from files as the report stage does."""
+    video = VideoFile("x.mp4", "0" * 64, 20, 30.0, 12, 8)
+    pairs = [VideoPair(name, f"of {name}", "test", video, video, 20) for name in HOSTILE]
+    problems = [Problem(f"a\n{name}", f"b\n{name}", "left out") for name in HOSTILE]
+    Manifest(HOSTILE[0], "folder", tuple(pairs), tuple(problems)).save(tmp_path / MANIFEST_NAME)
+    measured = evaluation(*(measured_video(name) for name in HOSTILE))
+    facts = {"mlflow.source.git.branch": HOSTILE[0], "dvc.experiment": HOSTILE[1]}
+    replace(measured, facts=measured.facts | facts).save(tmp_path / "measures.json")
+    rows = history(30.0, 31.0)
+    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    (tmp_path / "history.csv").write_text("\n".join(lines))
+    (tmp_path / "videos").mkdir()
+    for pair in pairs:
+        write_video(
+            tmp_path / "videos" / f"{file_name(pair.name)}.mp4",
+            [np.zeros((16, 16, 3), np.uint8)] * 2,
+            frame_rate=Fraction(30),
+            crf=30,
+        )
+    draw_report(
+        Evaluation.load(tmp_path / "measures.json"),
+        Manifest.load(tmp_path / MANIFEST_NAME),
+        params=flatten(tiny_params) | {"data.kaggle_root": HOSTILE[0]},
+        reports=tmp_path,
+    )
+    return tmp_path / "report.html"
+
+
+def test_hostile_names_are_text(browser: Browser, hostile_report: Path) -> None:
+    watched = Watched(browser.new_page())
+    dialogs: list[str] = []
+    watched.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    watched.page.goto(hostile_report.as_uri())
+    page = watched.page
+    headers = page.locator("#videos tbody th").all()
+    shown = {header.locator("bdi").first.text_content() for header in headers}
+    assert shown == set(HOSTILE)
+    for name in HOSTILE:
+        assert page.locator("li", has_text=f"a\n{name}: b\n{name} (left out)").count() >= 1
+    assert (
+        page.locator("script, iframe, img, object, embed, base, form, link:not([rel=icon])").count()
+        == 0
+    )
+    assert (
+        page.evaluate(
+            "[...document.querySelectorAll('*')].flatMap(e => [...e.attributes])"
+            ".filter(a => a.name.startsWith('on')).length"
+        )
+        == 0
+    )
+    for element in page.locator("summary, video, [tabindex]").all():
+        element.hover()
+        element.focus()
+    watched.save("report-hostile", full=True)
+    assert dialogs == []
+    assert [url for url in watched.requests if not url.startswith(("file:", "data:"))] == []
+    assert watched.errors == []
+    page.close()
+
+
+def test_what_came_into_the_page_all_the_same_would_not_run(
+    browser: Browser, hostile_report: Path
+) -> None:
+    """As if a name had not been escaped: the page's own policy holds."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as elsewhere:
+        Thread(target=elsewhere.serve_forever).start()
+        there = f"http://127.0.0.1:{elsewhere.server_port}/"
+        injected = (
+            '<script>document.documentElement.dataset.run = "1"</script>'
+            f'<script src="{there}x.js"></script><iframe src="{there}"></iframe>'
+            f'<img src="{there}x" onerror="document.documentElement.dataset.run = 1">'
+            '<a href="javascript:document.documentElement.dataset.run = 1">go</a>'
+            f'<form action="{there}"><button>send</button></form>'
+        )
+        content = hostile_report.read_text().replace("<main>", f"<main>{injected}")
+        assert injected in content
+        hostile_report.write_text(content)
+        watched = Watched(browser.new_page())
+        watched.page.goto(hostile_report.as_uri())
+        watched.page.get_by_text("go", exact=True).click()
+        # A click would wait for the page that never comes.
+        watched.page.get_by_text("send", exact=True).dispatch_event("click")
+        watched.page.wait_for_timeout(300)
+        ran = watched.page.locator("html[data-run]").count()
+        stayed = watched.page.url == hostile_report.as_uri()
+        watched.page.close()
+        elsewhere.shutdown()
+    assert (ran, stayed, asked) == (0, True, [])
+    assert any("Content Security Policy" in error for error in watched.errors)
 
 
 def assert_charts(page: Page, *runs: str) -> None:

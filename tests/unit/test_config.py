@@ -147,8 +147,25 @@ def test_missing_file_and_broken_yaml_are_one_line(tmp_path: Path) -> None:
             "no known parameter",
         ),
         (b"learning-rate: 1", "learning-rate is no known parameter"),
+        (b"seed: 0x" + b"f" * 5000, r"seed: 0xf+\.\.\. is not allowed"),
+        (b"seed: !!int ''", "not valid YAML"),
+        (b"seed: !!bool perhaps", "not valid YAML"),
+        (b"seed: !!timestamp soon", "not valid YAML"),
+        (b'"a\\nb\\e[2J": 1', r"a\\nb\\x1b\[2J is no known parameter"),
+        (
+            b"a: &a {%s}\n" % b", ".join(b"k%d: 1" % n for n in range(9))
+            + b"".join(
+                b"%c: &%c {<<: [%s]}\n" % (n, n, b",".join([b"*%c" % (n - 1)] * 9))
+                for n in b"bcdefghijk"
+            ),
+            "more than 1000 keys",
+        ),
+        (b"".join(b"k%d: 1\n" % n for n in range(1000)), "and 989 more"),
     ],
-    ids=["latin", "deep", "date", "twice", "laughs", "dash"],
+    ids=[
+        *("latin", "deep", "date", "twice", "laughs", "dash", "huge", "no int", "no bool"),
+        *("no time", "control", "merges", "many"),
+    ],
 )
 def test_files_that_no_editor_meant_are_one_short_line(
     tmp_path: Path, content: bytes, reason: str

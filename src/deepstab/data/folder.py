@@ -23,6 +23,8 @@ from deepstab.files import sha256_of
 from deepstab.video.frames import probe, read_frames
 
 SUFFIXES = (".avi", ".mp4", ".mov", ".mkv")
+# File systems take 255; names of plots and players are made of that of the video.
+_MAX_NAME_BYTES = 200
 
 
 def find_videos(root: Path) -> dict[str, dict[str, Path]]:
@@ -56,6 +58,7 @@ def find_videos(root: Path) -> dict[str, dict[str, Path]]:
         for path in paths:
             prefix = path.parent.parent.relative_to(root).as_posix()
             name = path.stem if stems.count(path.stem) == 1 else f"{prefix}/{path.stem}"
+            _check_length(name, path)
             if name in named:
                 raise DataError(f"{path} and {named[name]} have the same name; keep one of the two")
             other = names.setdefault(_flat(name), name)
@@ -70,7 +73,7 @@ def videos_in(folder: Path, pattern: str = "*") -> list[Path]:
     """The videos among the paths of a folder that match a pattern, ordered by name.
 
     Raises:
-        DataError: a name is no UTF-8, or holds control characters.
+        DataError: a name is no UTF-8, holds control characters, or is too long.
     """
     paths = sorted(
         path for path in folder.glob(pattern) if path.suffix.lower() in SUFFIXES and path.is_file()
@@ -78,6 +81,7 @@ def videos_in(folder: Path, pattern: str = "*") -> list[Path]:
     for path in paths:
         if any(unicodedata.category(char) in ("Cc", "Cs") for char in str(path)):
             raise DataError(f"{path}: not UTF-8 or holds control characters; rename it")
+        _check_length(path.stem, path)
     return paths
 
 
@@ -227,6 +231,11 @@ def _truth_file(path: str | None, root: Path) -> TruthFile | None:
 
 def _count(items: Iterable[object]) -> int:
     return sum(1 for _ in items)
+
+
+def _check_length(name: str, path: Path) -> None:
+    if len(name.encode()) > _MAX_NAME_BYTES:
+        raise DataError(f"{path}: {name} has more than {_MAX_NAME_BYTES} bytes; rename it")
 
 
 def _flat(name: str) -> str:

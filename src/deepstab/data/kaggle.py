@@ -3,14 +3,13 @@
 kagglehub finds the credentials, shows progress, resumes the archive it left in its cache and
 checks its MD5; zipfile checks the CRC of every member. This module adds what is missing there:
 time limits, retries, removal of a damaged archive (kagglehub would take it for a complete one
-for ever), errors in one line, and a destination that is whole or absent.
+for ever), refusal of a hostile one, errors in one line, and a destination that is whole or absent.
 """
 
 from __future__ import annotations
 
 import shutil
 import struct
-import tarfile
 import time
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from deepstab.data import transfer
+from deepstab.data.archive import unpack_zip
 from deepstab.errors import CredentialsError, DataError, DownloadError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _DAMAGE = (  # what unpacking raises, with MD5 or without
     zipfile.BadZipFile,
-    tarfile.TarError,
     zlib.error,
     struct.error,
     EOFError,
@@ -81,7 +80,7 @@ def download_dataset(destination: Path, *, dataset: str, version: int) -> None:
         DataError: the destination exists.
         CredentialsError: credentials are missing or refused.
         DownloadError: no such version, no network, a transfer that breaks or arrives damaged
-            every time, or no room on the disk.
+            every time, an archive that no data set needs to be, or no room on the disk.
     """
     if destination.exists():
         raise DataError(f"{destination} exists already; remove it to fetch the data set again")
@@ -113,8 +112,11 @@ def _fetch(dataset: str, version: int) -> Path:
     pauses_s = iter(transfer.PAUSES_S)
     while True:
         try:
-            with _time_limits():
+            with _time_limits(), _careful_unpacking():
                 return Path(kagglehub.dataset_download(str(handle)))
+        except DataError as error:
+            archive.unlink(missing_ok=True)
+            raise DownloadError(f"{dataset} version {version}: {error}; {_OTHERWISE}") from None
         except requests.RequestException as error:
             failure = _explain(error, dataset, version)
             # Waiting helps a transfer that broke off, not one that never began.
@@ -171,3 +173,16 @@ def _time_limits() -> Iterator[None]:
         yield
     finally:
         HTTPAdapter.send = send  # type: ignore[method-assign]
+
+
+@contextmanager
+def _careful_unpacking() -> Iterator[None]:
+    """Unpack what is fetched inside by `unpack_zip`: kagglehub takes archives for what they say."""
+    from kagglehub import http_resolver
+
+    extract = http_resolver._extract_archive
+    http_resolver._extract_archive = lambda archive, folder: unpack_zip(Path(archive), Path(folder))
+    try:
+        yield
+    finally:
+        http_resolver._extract_archive = extract

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from deepstab.config import SplitParams
@@ -23,6 +24,22 @@ Split = Literal["train", "validation", "test"]
 Source = Literal["kaggle", "folder", "videos", "flights"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def _writable(name: str) -> str:
+    if not name or any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
+        raise ValueError("a name is empty or holds control characters")
+    return name
+
+
+def _below(path: str) -> str:
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise ValueError("a path leads out of its folder")
+    return path
+
+
+Name = Annotated[str, AfterValidator(_writable)]
+PathBelow = Annotated[str, AfterValidator(_writable), AfterValidator(_below)]
 # What counts frames or px fits in 32 bits, whatever a damaged file says.
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 # What is read from a file must be exactly what was written to it.
@@ -33,7 +50,7 @@ STORED = ConfigDict(strict=True, extra="forbid")
 class VideoFile:
     """One video file: path relative to the data folder, content hash, and what decoding found."""
 
-    path: str
+    path: PathBelow
     sha256: Sha256
     num_frames: Count
     frame_rate: Annotated[float, Field(gt=0, lt=2**31)]
@@ -45,7 +62,7 @@ class VideoFile:
 class TruthFile:
     """A file that `deepstab.data.truth` reads: path relative to the data folder, content hash."""
 
-    path: str
+    path: PathBelow
     sha256: Sha256
 
 
@@ -56,13 +73,18 @@ class VideoPair:
     `num_frames` is the number that both have. `truth` is what is known of a generated recording.
     """
 
-    name: str
-    scene: str
+    name: Name
+    scene: Name
     split: Split
     stable: VideoFile
     unstable: VideoFile
     num_frames: Count
     truth: TruthFile | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse more frames than both videos have."""
+        if self.num_frames > min(self.stable.num_frames, self.unstable.num_frames):
+            raise ValueError(f"{self.num_frames} frames are more than both videos have")
 
 
 @dataclass(frozen=True, config=STORED)
@@ -87,6 +109,11 @@ class Manifest:
     pairs: tuple[VideoPair, ...]
     problems: tuple[Problem, ...]
     vgg19_sha256: Sha256 | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse pairs that cannot be told apart."""
+        if len({pair.name.replace("/", "_") for pair in self.pairs}) < len(self.pairs):
+            raise ValueError("two pairs have the same name")
 
     @property
     def generated(self) -> bool:
@@ -123,6 +150,8 @@ class Manifest:
             return _MANIFEST.validate_json(path.read_bytes())
         except FileNotFoundError:
             raise DataError(f"{path}: no manifest; run the download stage first") from None
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
         except ValidationError as error:
             raise DataError(
                 f"{path}: damaged manifest ({first_problem(error)}); run download again"

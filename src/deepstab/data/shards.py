@@ -28,7 +28,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from deepstab.config import FlowParams, FrameSide
-from deepstab.data.manifest import STORED, Count, Sha256, Split, VideoPair
+from deepstab.data.manifest import STORED, Count, Name, PathBelow, Sha256, Split, VideoPair
 from deepstab.errors import ShardError, first_problem
 from deepstab.files import sha256_of, whole_or_absent
 from deepstab.image import Image
@@ -47,7 +47,7 @@ _COLUMNS = ("unstable", "stable", "flow", "motion")
 class Shard:
     """One file: frames first_frame ... first_frame + num_frames - 1 of a pair."""
 
-    file: str
+    file: PathBelow
     sha256: Sha256
     first_frame: Annotated[int, Field(ge=0, lt=2**31)]
     num_frames: Count
@@ -57,7 +57,7 @@ class Shard:
 class PairEntry:
     """One pair of videos in the index. `width` and `height` are of the video as filmed."""
 
-    name: str
+    name: Name
     split: Split
     width: Count
     height: Count
@@ -90,6 +90,13 @@ class ShardIndex:
     folder: Path = Path()
     layout: Literal[3] = _LAYOUT
 
+    def __post_init__(self) -> None:
+        """Refuse pairs that cannot be told apart, and flow of another size than the frames."""
+        if len({pair.name for pair in self.pairs}) < len(self.pairs):
+            raise ValueError("two pairs have the same name")
+        if (self.height, self.width) != (self.flow.height, self.flow.width):
+            raise ValueError("flow and frames have different sizes")
+
     def of_split(self, split: Split) -> tuple[PairEntry, ...]:
         return tuple(pair for pair in self.pairs if pair.split == split)
 
@@ -117,6 +124,8 @@ class ShardIndex:
             return dataclasses.replace(_INDEX.validate_json(path.read_bytes()), folder=folder)
         except FileNotFoundError:
             raise ShardError(f"{path}: no index; run the flow stage first") from None
+        except OSError as error:
+            raise ShardError(f"{path}: cannot be read ({error.strerror})") from None
         except ValidationError as error:
             raise ShardError(
                 f"{path}: damaged index or one of another version ({first_problem(error)}); "

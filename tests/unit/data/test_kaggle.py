@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import socket
 import time
 import zipfile
@@ -25,6 +26,7 @@ import pytest
 
 from deepstab.data import kaggle, transfer
 from deepstab.errors import CredentialsError, DataError, DownloadError
+from tests.unit.data.test_archive import DAMAGED, HOSTILE
 
 DATASET = "bishakhamondal/deepstab"
 MIB = 2**20  # kagglehub writes whole MiB only
@@ -264,6 +266,21 @@ def test_a_damaged_archive_is_fetched_anew(
     assert "arrived damaged" in refusal(destination, DownloadError)
     assert len(server.requests) == 4
     server.archive = whole
+    download(destination)
+    assert files_in(destination) == FILES
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_archive_is_refused_and_leaves_nothing(
+    server: FakeKaggle, destination: Path, tmp_path: Path, kind: str
+) -> None:
+    make, expected = HOSTILE[kind]
+    server.archive = make(tmp_path)
+    assert re.search(expected, refusal(destination, DownloadError))
+    assert len(server.requests) == (4 if expected == DAMAGED else 1)
+    # Neither in the project nor in kagglehub's cache nor beside them.
+    assert files_in(tmp_path) == {}
+    server.archive = make_archive(FILES)
     download(destination)
     assert files_in(destination) == FILES
 

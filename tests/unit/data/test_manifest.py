@@ -83,6 +83,9 @@ def changed(path: Path, keys: tuple[str | int, ...], value: object) -> None:
         (("flow", "poly_n"), 6),
         (("layout",), 1),
         (("manifest_digest",), None),
+        (("pairs", 0, "name"), "a\nb"),
+        (("pairs", 0, "shards", 0, "file"), "../0.arrow"),
+        (("pairs", 0, "shards", 0, "file"), "/0.arrow"),
     ],
 )
 def test_absurd_values_of_the_index_are_one_line(
@@ -113,6 +116,11 @@ def test_absurd_values_of_the_index_are_one_line(
         (("problems", 0, "action"), "ignored"),
         (("source",), "auto"),
         (("vgg19_sha256",), ""),
+        (("pairs", 0, "name"), ""),
+        (("pairs", 0, "scene"), "a\0b"),
+        (("pairs", 0, "stable", "path"), "/etc/passwd"),
+        (("pairs", 0, "unstable", "path"), "unstable/../../a.mp4"),
+        (("pairs", 0, "truth", "path"), "../a.npz"),
     ],
 )
 def test_absurd_values_of_the_manifest_are_one_line(
@@ -131,6 +139,41 @@ def test_an_index_whose_shards_leave_frames_out_is_one_line(index: ShardIndex) -
     with pytest.raises(ShardError, match="shards do not hold frames 0 to 999999999") as caught:
         ShardIndex.load(index.folder)
     assert "\n" not in str(caught.value)
+
+
+def test_what_does_not_hold_together_is_one_line(
+    manifest: Manifest, index: ShardIndex, tmp_path: Path
+) -> None:
+    path = tmp_path / "manifest.json"
+    for key, value, message in (
+        ("num_frames", 21, "21 frames are more than both videos have"),
+        ("stable", {**dataclasses.asdict(manifest.pairs[0].stable), "num_frames": 19}, "20 frames"),
+    ):
+        manifest.save(path)
+        changed(path, ("pairs", 0, key), value)
+        with pytest.raises(DataError, match=message):
+            Manifest.load(path)
+    manifest.save(path)
+    changed(path, ("pairs",), json.loads(path.read_text())["pairs"] * 2)
+    with pytest.raises(DataError, match="two pairs have the same name"):
+        Manifest.load(path)
+    index.save()
+    path = index.folder / INDEX_NAME
+    changed(path, ("pairs",), json.loads(path.read_text())["pairs"] * 2)
+    with pytest.raises(ShardError, match="two pairs have the same name"):
+        ShardIndex.load(index.folder)
+    index.save()
+    changed(path, ("height",), 64)
+    with pytest.raises(ShardError, match="flow and frames have different sizes"):
+        ShardIndex.load(index.folder)
+
+
+def test_a_folder_is_neither(tmp_path: Path) -> None:
+    (tmp_path / INDEX_NAME).mkdir()
+    with pytest.raises(DataError, match="cannot be read"):
+        Manifest.load(tmp_path / INDEX_NAME)
+    with pytest.raises(ShardError, match="cannot be read"):
+        ShardIndex.load(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}"])
