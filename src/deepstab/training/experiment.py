@@ -57,6 +57,7 @@ def run_experiment(
         system_metrics=True,
         interrupted=Interrupted(earlier, flatten(params)) if earlier else None,
     ) as tracker:
+        state.note_run(tracker.run_id)
         _log_inputs(tracker, params, manifest)
         tracker.log_text(params_file.read_bytes().decode(), names.PARAMS_FILE)
         tracker.log_artifact(raw / MANIFEST_NAME, names.DATA_FOLDER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ from deepstab.files import whole_or_absent
 
 log = logging.getLogger(__name__)
 
-_NAME = "state.pth"
+_NAME, _RUN_NAME = "state.pth", "run"
+_RUN_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass
@@ -44,6 +46,7 @@ class StateFile:
 
     def __init__(self, scratch: Path, fingerprint: str) -> None:
         self.path, self._fingerprint = scratch / fingerprint / _NAME, fingerprint
+        self._run = self.path.with_name(_RUN_NAME)
 
     def save(self, networks: dict[str, Any], so_far: SoFar) -> None:
         """Keep the state dicts of the networks and what was reached, in place of what was kept."""
@@ -69,8 +72,17 @@ class StateFile:
 
     def interrupted_run(self) -> str:
         """The id of the run that an interrupted training reported to; empty if there is none."""
-        found = self.load()
-        return found[1].best["run_id"] if found and found[1].best else ""
+        try:
+            run_id = self._run.read_text(encoding="ascii")
+        except (OSError, ValueError):
+            return ""
+        return run_id if _RUN_ID.fullmatch(run_id) else ""
+
+    def note_run(self, run_id: str) -> None:
+        """Keep the id of the run that the training reports to, before there is any state."""
+        self._run.parent.mkdir(parents=True, exist_ok=True)
+        with whole_or_absent(self._run) as partial:
+            partial.write_text(run_id, encoding="ascii")
 
     def remove(self) -> None:
         """Forget the training."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -179,6 +180,19 @@ def test_a_damaged_state_does_not_stop_training(project: Project) -> None:
     said = project.train()
     assert said.count(f"{state} is damaged and was deleted: training starts anew") == 1
     assert "resuming" not in said
-    killed, new = project.runs()
-    assert killed.info.status == "KILLED"
-    assert_whole(project, new)
+    (run,) = project.runs()
+    assert_whole(project, run)
+
+
+def test_a_training_killed_before_its_first_epoch_is_one_run(project: Project) -> None:
+    process = project.start()
+    give_up = time.monotonic() + 200
+    while not list((project.root / ".scratch/train").glob("*/run")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert "resuming" not in project.train()
+    (run,) = project.runs()
+    assert_whole(project, run)

@@ -27,10 +27,22 @@ def test_what_is_saved_is_found_until_it_is_removed(tmp_path: Path) -> None:
     networks, so_far = found
     assert torch.equal(networks["generator"]["weight"], torch.arange(1000.0))
     assert (so_far.history[1], so_far.duration_s) == ({"epoch": 1, "total": 0.5}, 7.0)
-    assert state.interrupted_run() == "run-1"
     assert StateFile(tmp_path, "other").load() is None
     state.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_run_is_known_before_there_is_a_state(tmp_path: Path) -> None:
+    state = StateFile(tmp_path, "this")
     assert state.interrupted_run() == ""
+    state.note_run(32 * "a")
+    assert StateFile(tmp_path, "this").interrupted_run() == 32 * "a"
+    assert StateFile(tmp_path, "other").interrupted_run() == ""
+    (path,) = tmp_path.rglob("run")
+    for content in (b"", b"../../elsewhere", b"\xff\xfe"):
+        path.write_bytes(content)
+        assert state.interrupted_run() == ""
+    state.remove()
     assert not list(tmp_path.iterdir())
 
 
