@@ -11,8 +11,9 @@ repro: setup
 	dvc repro
 	@cat reports/summary.txt
 
+# Two workers on two cores: more threads would wait for one another.
 test: setup
-	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The wheel in an empty environment: packages, size, a first video.
 install-test: setup
