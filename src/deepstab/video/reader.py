@@ -34,6 +34,8 @@ _DURATION_TOLERANCE_S = 1.0
 _DECLARES_DURATION = frozenset({"matroska,webm", "flv"})
 # AVI writers disagree about counting padding.
 _SIZE_TOLERANCE = 8
+# A packet of MPEG-4 that says "as before" has no picture, and at most so many bytes.
+_MOST_BYTES_WITHOUT_PICTURE = 64
 _MICROSECONDS = 1_000_000
 
 
@@ -91,7 +93,9 @@ class VideoReader:
         # Frame-threaded decoders lose damage: PyAV drops what they still hold when the last packets
         # are damaged, and H.264's marks a damaged frame only now and then in time.
         stream.thread_type = "SLICE"
-        if stream.codec_context.name in {"h264", "mjpeg"}:
+        # While packets are read, libav adds those that an index does not name.
+        self._num_indexed = len(stream.index_entries)
+        if stream.codec_context.name in {"h264", "hevc", "mjpeg"}:
             # The other decoders mark a damaged frame; these tell reliably only when asked to fail.
             stream.codec_context.options = {"err_detect": "explode"}
 
@@ -252,6 +256,13 @@ class VideoReader:
                 raise VideoError(
                     f"{where}: {progress.end_s:.2f} of {duration_s:.2f} s are there; {remedy}"
                 )
+        codec = self.stream.codec_context
+        if codec.name == "mpeg4" and not codec.has_b_frames:
+            missing = progress.num_pictures - num_frames
+            if missing > 0:
+                raise VideoError(
+                    f"video {self.path} is damaged: {missing} frames cannot be decoded; {remedy}"
+                )
         missing = progress.last_video_pts - last_pts
         if not self._times_by_packet and missing > 0.75 * frame_step:
             raise VideoError(f"{where}: the frames after it cannot be decoded; {remedy}")
@@ -268,6 +279,11 @@ class VideoReader:
             at = find_damage(self.path)
             if at is not None:
                 raise VideoError(f"{where} at byte {at} of {size}; {remedy}")
+        if self.container.format.name == "avi" and self._num_indexed < progress.num_video_packets:
+            # Where its index is sound, frames that a recorder left out may be at the end too.
+            missing = self.stream.frames - (progress.last_dts + 1)
+            if missing > 0:
+                raise VideoError(f"{where}: {missing} of its frames are not found; {remedy}")
         if self.container.format.name.startswith("mov,"):
             missing = count_missing(self.path, self.stream.index)
             if missing:
@@ -280,8 +296,9 @@ class _Progress:
     """How far the packets of a file reached."""
 
     def __init__(self) -> None:
-        self.num_video_packets = 0
+        self.num_video_packets = self.num_pictures = 0
         self.last_video_pts = -(2**63)
+        self.last_dts = -1
         self.end_s = 0.0
         self.is_damaged = False
         self.dts, self.pts = array("q"), array("q")
@@ -295,8 +312,11 @@ class _Progress:
 
     def note_video(self, packet: av.Packet[av.stream.Stream], *, keep_dts: bool) -> None:
         self.num_video_packets += 1
+        self.num_pictures += packet.size > _MOST_BYTES_WITHOUT_PICTURE
         if packet.pts is not None and not packet.is_discard:
             self.last_video_pts = max(self.last_video_pts, packet.pts)
+        if packet.dts is not None:
+            self.last_dts = packet.dts
         if packet.pts is not None and packet.dts is not None:
             self.dts.append(packet.dts)
             self.pts.append(packet.pts)
