@@ -151,6 +151,7 @@ class VideoReader:
             for image in self._images(progress, on_packet):
                 size = size or (image.width, image.height)
                 self._check_frame(image, index, size)
+                progress.show(image)
                 pts = progress.next_dts() if self._times_by_packet else image.pts
                 if pts is None:
                     pts = 0 if last_pts is None else last_pts + frame_step
@@ -196,7 +197,19 @@ class VideoReader:
                 return
             if not is_flush:
                 progress.note_video(packet, keep_dts=self._times_by_packet)
-            yield from self.stream.decode(packet)
+                if self.stream.codec_context.name == "hevc":
+                    progress.expect(packet)
+            images = self.stream.decode(packet)
+            if not images and self._is_due(packet):
+                progress.is_damaged = True
+                return
+            yield from images
+
+    def _is_due(self, packet: av.Packet[av.stream.Stream]) -> bool:
+        """Whether a picture must come of a packet at once."""
+        codec = self.stream.codec_context
+        is_prompt = codec.name == "mpeg4" and not codec.has_b_frames
+        return is_prompt and packet.size > _MOST_BYTES_WITHOUT_PICTURE
 
     def tags(self, frame: DecodedFrame) -> color.ColorTags:
         """Read how the samples of a frame are meant.
@@ -256,13 +269,12 @@ class VideoReader:
                 raise VideoError(
                     f"{where}: {progress.end_s:.2f} of {duration_s:.2f} s are there; {remedy}"
                 )
-        codec = self.stream.codec_context
-        if codec.name == "mpeg4" and not codec.has_b_frames:
-            missing = progress.num_pictures - num_frames
-            if missing > 0:
-                raise VideoError(
-                    f"video {self.path} is damaged: {missing} frames cannot be decoded; {remedy}"
-                )
+        if progress.expected:
+            first = min(progress.expected) * self.time_base
+            raise VideoError(
+                f"video {self.path} is damaged: {len(progress.expected)} frames cannot be decoded, "
+                f"the first at {float(first):.3f} s; {remedy}"
+            )
         missing = progress.last_video_pts - last_pts
         if not self._times_by_packet and missing > 0.75 * frame_step:
             raise VideoError(f"{where}: the frames after it cannot be decoded; {remedy}")
@@ -288,7 +300,9 @@ class VideoReader:
             missing = count_missing(self.path, self.stream.index)
             if missing:
                 raise VideoError(f"{where}: {missing} frames are not in its index; {remedy}")
-            if has_stray_times(progress.dts, progress.pts):
+            # An edit list leaves out the frames before a time, which must be theirs.
+            is_out_of_order = progress.num_left_out > 0 and progress.goes_back
+            if is_out_of_order or has_stray_times(progress.dts, progress.pts):
                 raise VideoError(f"{where}: the times of its frames do not fit; {remedy}")
 
 
@@ -296,12 +310,17 @@ class _Progress:
     """How far the packets of a file reached."""
 
     def __init__(self) -> None:
-        self.num_video_packets = self.num_pictures = 0
+        self.num_video_packets = 0
         self.last_video_pts = -(2**63)
         self.last_dts = -1
         self.end_s = 0.0
         self.is_damaged = False
         self.dts, self.pts = array("q"), array("q")
+        self.expected: set[int] = set()
+        self.num_left_out = 0
+        self.goes_back = False
+        self._last_shown: int | None = None
+        self._first_key_pts: int | None = None
         self._dts: deque[int] = deque()
 
     def note(self, packet: av.Packet[av.stream.Stream]) -> None:
@@ -312,7 +331,7 @@ class _Progress:
 
     def note_video(self, packet: av.Packet[av.stream.Stream], *, keep_dts: bool) -> None:
         self.num_video_packets += 1
-        self.num_pictures += packet.size > _MOST_BYTES_WITHOUT_PICTURE
+        self.num_left_out += packet.is_discard
         if packet.pts is not None and not packet.is_discard:
             self.last_video_pts = max(self.last_video_pts, packet.pts)
         if packet.dts is not None:
@@ -322,6 +341,22 @@ class _Progress:
             self.pts.append(packet.pts)
         if keep_dts and packet.dts is not None:
             self._dts.append(packet.dts)
+
+    def expect(self, packet: av.Packet[av.stream.Stream]) -> None:
+        """Expect a frame of a packet, unless it needs one that was before the first of the file."""
+        if packet.pts is None or packet.is_discard:
+            return
+        if self._first_key_pts is None and packet.is_keyframe:
+            self._first_key_pts = packet.pts
+        if self._first_key_pts is not None and packet.pts >= self._first_key_pts:
+            self.expected.add(packet.pts)
+
+    def show(self, image: av.VideoFrame) -> None:
+        """Note that the frame of a packet is there, in the order of frames."""
+        if image.pts is not None:
+            self.expected.discard(image.pts)
+            self.goes_back |= self._last_shown is not None and image.pts < self._last_shown
+            self._last_shown = image.pts
 
     def next_dts(self) -> int | None:
         return self._dts.popleft() if self._dts else None

@@ -1,6 +1,7 @@
 """A file that cannot be read to its end is an error that names the frame."""
 
 import os
+import random
 import re
 from pathlib import Path
 
@@ -213,3 +214,45 @@ class TestUnreadable:
         path.write_bytes(first.read_bytes() + second.read_bytes())
         with pytest.raises(VideoError, match="changes size at frame 10, from 96x64 to 128x64"):
             count_frames(path)
+
+
+class TestLostInSilence:
+    """What libav passes over, found by `make fuzz`."""
+
+    @pytest.mark.parametrize(("name", "codec"), [("a.avi", "mpeg4"), ("a.mp4", "libx265")])
+    def test_no_frame_is_lost_in_silence(self, tmp_path, name, codec):
+        options = {"x265-params": "log-level=none"} if codec == "libx265" else {"g": "8"}
+        texture = np.random.default_rng(7).integers(40, 216, (18, 26, 3), np.uint8)
+        texture = texture.repeat(4, axis=0).repeat(4, axis=1)
+
+        def shifted(index):
+            top, left = np.random.default_rng(index).integers(0, 8, 2)
+            image = np.ascontiguousarray(texture[top : top + 64, left : left + 96])
+            return av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p")
+
+        path = make_video(
+            tmp_path / name, num_frames=24, codec=codec, options=options, images=shifted
+        )
+        assert count_frames(path) == 24
+        content = path.read_bytes()
+        refused = 0
+        for seed in range(120):
+            rng = random.Random(seed)
+            size = rng.choice([1, 20, 300])
+            at = rng.randrange(100, len(content) - size)
+            path.write_bytes(content[:at] + rng.randbytes(size) + content[at + size :])
+            try:
+                assert count_frames(path) == 24, seed
+            except VideoError:
+                refused += 1
+        assert refused > 20
+
+    def test_frames_that_a_recorder_left_out_are_not_missed(self, tmp_path):
+        times = [time for time in range(40) if not 10 <= time < 20]
+        path = make_video(tmp_path / "a.avi", codec="mpeg4", pts=times)
+        assert count_frames(path) == len(times)
+        content = bytearray(path.read_bytes())
+        index = content.rindex(b"idx1")
+        content[index : index + 4] = b"JUNK"
+        path.write_bytes(content)
+        assert count_frames(path) == len(times)
