@@ -168,7 +168,9 @@ def judge(
 
 def _is_kept(name: str) -> bool:
     """Whether a file is one of those that stay for the next time, whatever comes of this one."""
-    return name.startswith(("scratch/", "outbox/", "mlruns", "mlflow.db")) or name.endswith(".lock")
+    return name.startswith(
+        ("scratch/", "outbox/", "earlier/", "mlruns", "mlflow.db")
+    ) or name.endswith(".lock")
 
 
 def _silent(

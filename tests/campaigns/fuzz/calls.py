@@ -16,13 +16,18 @@ FINGERPRINT, RUN_ID, URI = "f" * 16, "a" * 32, "http://127.0.0.1:9"
 Answer = dict[str, Any]
 
 
+def _only_file(folder: Path) -> Path:
+    """The one file of a folder; where there is none any more, a name that is not there."""
+    return next(folder.glob("in.*"), folder / "in.mp4")
+
+
 def video(folder: Path) -> Answer:
     """Stabilize a video, and read both ends."""
     from deepstab.cli.videos import app
     from deepstab.video.frames import count_frames
     from deepstab.video.reader import VideoReader
 
-    (source,) = folder.glob("in.*")
+    source = _only_file(folder)
     out = folder / "out.mkv"
     app(["stabilize", str(source), str(out), "--preset", "ultrafast"], standalone_mode=False)
     times, pictures = [], hashlib.sha256()
@@ -97,7 +102,7 @@ def state(folder: Path) -> Answer:
 def checkpoint(folder: Path) -> Answer:
     from deepstab.models.checkpoints import load_weights
 
-    (path,) = folder.glob("in.*")
+    path = _only_file(folder)
     found = load_weights(str(path))
     found.build_generator()
     return {"frames": 0, "weights": found.weights_sha256(), "about": found.about()["sha256"]}

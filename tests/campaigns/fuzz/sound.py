@@ -26,7 +26,6 @@ from deepstab.files import sha256_of
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import Checkpoint
 from deepstab.models.generator import StabGenerator
-from deepstab.tracking.connection import tracking_uri
 from deepstab.tracking.outbox import Outbox
 from deepstab.tracking.store import start_run
 from deepstab.training.state import SoFar, StateFile
@@ -34,17 +33,16 @@ from tests.campaigns.fuzz.calls import FINGERPRINT, RUN_ID, URI
 from tests.conftest import ROOT, TINY, with_values
 
 NUM_FRAMES, WIDTH, HEIGHT, RATE = 24, 96, 64, 25
-_MP4_AIMS = tuple(
-    b"ftyp moov mvhd trak tkhd edts elst mdia mdhd hdlr minf dinf stbl stsd avc1 avcC colr pasp stts "
-    b"stss ctts stsc stsz stco moof mfhd traf tfhd tfdt trun mdat esds".split()
+_MP4_NAMES = (
+    "ftyp moov mvhd trak tkhd edts elst mdia mdhd hdlr minf dinf stbl stsd avc1 avcC hvcC colr pasp "
+    "stts stss ctts stsc stsz stco moof mfhd traf tfhd tfdt trun mdat esds"
 )
+_MP4_AIMS = tuple(name.encode() for name in _MP4_NAMES.split())
 # Segment, cluster, its time, blocks, scale, duration of frames, width, height, codec, cues.
-_MATROSKA_AIMS = tuple(
-    bytes.fromhex(name)
-    for name in (
-        "18538067 1f43b675 e7 a3 a0 a1 9b 2ad7b1 4489 23e383 b0 ba 86 63a2 d7 83 1c53bb6b f1 ec bf"
-    ).split()
+_MATROSKA_NAMES = (
+    "18538067 1f43b675 e7 a3 a0 a1 9b 2ad7b1 4489 23e383 b0 ba 86 63a2 d7 83 1c53bb6b f1 ec bf"
 )
+_MATROSKA_AIMS = tuple(bytes.fromhex(name) for name in _MATROSKA_NAMES.split())
 
 
 @dataclass(frozen=True)
@@ -283,6 +281,13 @@ SUBJECTS: tuple[Subject, ...] = (
         ".avi", "mpeg4", name="avi", aims=(b"avih", b"strh", b"strf", b"00dc", b"idx1", b"movi")
     ),
     _video(".flv", "libx264", name="flv", sound="aac", aims=(b"FLV", b"onMetaData", b"duration")),
+    _video(".avi", "mjpeg", name="avi, MJPEG", pixel_format="yuvj420p", share=1),
+    _video(".wmv", "wmv2", name="wmv", share=1),
+    _video(".nut", "mpeg4", name="nut", share=1),
+    _video(".ivf", "libvpx-vp9", name="ivf", share=1),
+    _video(".mxf", "mpeg2video", name="mxf", share=1),
+    _video(".mpg", "mpeg2video", name="mpg", share=1),
+    _video(".h264", "libx264", name="h264", share=1),
     _video(".ts", "libx264", name="ts", loses_frames=True, share=1),
     _video(".gif", "gif", name="gif", pixel_format="rgb8", loses_frames=True, share=1),
     Subject("manifest", "manifest", _manifest, unchecked=frozenset({MANIFEST_NAME})),
