@@ -32,13 +32,14 @@ from tests.conftest import ROOT
 MOST_S = 60.0
 # A process that works on many databases keeps them all open.
 TRIES_PER_WORKER = 50
+WORKER = (sys.executable, "-m", "tests.campaigns.fuzz.worker")
 
 
 class Worker:
     """A process that does what it is told, made anew when it has died or worked for long."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, command: Sequence[str] = WORKER, *, most_s: float = MOST_S) -> None:
+        self._command, self._most_s = command, most_s
         self._process: subprocess.Popen[str] | None = None
         self._num_done = 0
 
@@ -47,7 +48,7 @@ class Worker:
         if self._process is None or self._num_done == TRIES_PER_WORKER:
             self.close()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.campaigns.fuzz.worker"],
+                self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -60,7 +61,7 @@ class Worker:
         assert process.stdin is not None
         assert process.stdout is not None
         print(json.dumps({"call": call, "folder": str(folder)}), file=process.stdin, flush=True)
-        if not select.select([process.stdout], [], [], MOST_S)[0]:
+        if not select.select([process.stdout], [], [], self._most_s)[0]:
             self.close()
             return {"hangs": True}
         line = process.stdout.readline()
@@ -82,11 +83,8 @@ class Campaign:
 
     def __init__(self, folder: Path, subjects: Sequence[Subject]) -> None:
         self.folder, self.subjects = folder, subjects
-        self.worker = Worker(folder)
+        self.worker = Worker()
         self._wanted: dict[str, dict[str, Any]] = {}
-        for subject in subjects:
-            self._sound(subject).mkdir(parents=True)
-            subject.make(self._sound(subject))
 
     def _sound(self, subject: Subject) -> Path:
         return self.folder / "sound" / subject.name
@@ -97,8 +95,10 @@ class Campaign:
         (subject,) = chance.choices(self.subjects, [each.share for each in self.subjects])
         wanted = self._wanted.get(subject.name)
         if wanted is None:
+            self._sound(subject).mkdir(parents=True)
+            subject.make(self._sound(subject))
             wanted = self._wanted[subject.name] = self._work(subject, number, None)[1]
-            assert wanted.get("code") == 0, wanted
+            assert wanted.get("code") == 0, (subject.name, wanted)
         done, answer = self._work(subject, number, chance)
         outcome, faults = judge(subject, done, answer, wanted)
         return f"try {number}: {subject.name}, {done}", outcome, faults
@@ -112,7 +112,6 @@ class Campaign:
         done = ""
         if chance is not None:
             files = sorted(path for path in work.rglob("*") if path.is_file())
-            # Large files hold no more ways to go wrong than small ones.
             done = damage_file(chance.choice(files), chance, subject.aims)
         before = set(work.rglob("*"))
         answer = self.worker.ask(subject.call, work)

@@ -34,8 +34,8 @@ from tests.conftest import ROOT, TINY, with_values
 
 NUM_FRAMES, WIDTH, HEIGHT, RATE = 24, 96, 64, 25
 _MP4_NAMES = (
-    "ftyp moov mvhd trak tkhd edts elst mdia mdhd hdlr minf dinf stbl stsd avc1 avcC hvcC colr pasp "
-    "stts stss ctts stsc stsz stco moof mfhd traf tfhd tfdt trun mdat esds"
+    "ftyp moov mvhd trak tkhd edts elst mdia mdhd hdlr minf dinf stbl stsd avc1 avcC hvcC colr "
+    "pasp stts stss ctts stsc stsz stco moof mfhd traf tfhd tfdt trun mdat esds"
 )
 _MP4_AIMS = tuple(name.encode() for name in _MP4_NAMES.split())
 # Segment, cluster, its time, blocks, scale, duration of frames, width, height, codec, cues.
