@@ -67,9 +67,9 @@ def test_a_process_that_dies_or_hangs_is_seen_and_replaced(
     tmp_path: Path,
 ) -> None:
     script = (
-        "import os, sys, time\n"
+        "import json, os, sys, time\n"
         "for line in sys.stdin:\n"
-        "    time.sleep(60 * (\'"hang"\' in line))\n"
+        "    time.sleep(60 * (json.loads(line)['call'] == 'hang'))\n"
         "    os.kill(os.getpid(), 11)\n"
     )
     worker = fuzz.Worker((sys.executable, "-c", script), most_s=2)
