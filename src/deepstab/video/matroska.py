@@ -1,7 +1,8 @@
-"""Whether the elements of a Matroska or WebM file follow one another without a gap.
+"""Whether the elements of a Matroska or WebM file follow one another without a gap, as they were.
 
 libav looks for the next cluster where it loses its place, and goes on from there: the frames
-between are missing, and only its log says so.
+between are missing, and only its log says so. Nor does it look at checksums, which most writers of
+Matroska put into each cluster, those of WebM into none.
 
 Source: RFC 8794 (EBML) and RFC 9559 (Matroska).
 """
@@ -9,34 +10,41 @@ Source: RFC 8794 (EBML) and RFC 9559 (Matroska).
 from __future__ import annotations
 
 import mmap
+import zlib
 from pathlib import Path
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
+_INFORMATION, _TRACKS = 0x1549A966, 0x1654AE6B
+# Of what decides pictures and times.
+_CHECKED = frozenset({_INFORMATION, _TRACKS, _CLUSTER})
+# The name and size of a checksum, the first in the element that it is of.
+_CHECKSUM = b"\xbf\x84"
 # Void and checksum may lie anywhere.
 _ANYWHERE = frozenset({0xEC, 0xBF})
 _IN = {
-    # Information, seek head, tracks, cues, chapters, attachments, tags.
+    # Beside the three, seek head, cues, chapters, attachments, tags.
     _SEGMENT: _ANYWHERE
-    | {0x1549A966, 0x114D9B74, 0x1654AE6B, 0x1C53BB6B, 0x1043A770, 0x1941A469, 0x1254C367}
-    | {_CLUSTER},
+    | {_INFORMATION, _TRACKS, _CLUSTER}
+    | {0x114D9B74, 0x1C53BB6B, 0x1043A770, 0x1941A469, 0x1254C367},
     # Time, silent tracks, position, size before, blocks of four kinds.
     _CLUSTER: _ANYWHERE | {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xA2},
 }
 _MOST_HEADER_BYTES = 12
 
 
-class _GapError(Exception):
-    """Something else than an element stands at a byte."""
+class _DamageError(Exception):
+    """Something else than an element stands at a byte, or one that is not as it was."""
 
     def __init__(self, at: int) -> None:
         super().__init__(at)
         self.at = at
 
 
-def find_gap(path: Path) -> int | None:
-    """The byte at which something else stands than an element should; None where all is sound.
+def find_damage(path: Path) -> int | None:
+    """The byte of the first element that is none, or not as it was; None where all is sound.
 
-    Of each block a few bytes are read. Where a file ends early is no gap.
+    Where there are no checksums, a few bytes of each block are read. Where a file ends early is no
+    damage.
 
     Args:
         path: a Matroska or WebM file.
@@ -44,8 +52,8 @@ def find_gap(path: Path) -> int | None:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             _follow(data, 0, len(data), _ANYWHERE | {_EBML, _SEGMENT}, is_open=True)
-        except _GapError as gap:
-            return gap.at
+        except _DamageError as damage:
+            return damage.at
     return None
 
 
@@ -60,7 +68,7 @@ def _follow(data: mmap.mmap, at: int, end: int, names: frozenset[int], *, is_ope
         is_open: its length is not known: what may not lie in it ends it.
 
     Raises:
-        _GapError: something else lies in it.
+        _DamageError: something else lies in it.
     """
     while at + _MOST_HEADER_BYTES <= end:
         name, body, size = _header(data, at)
@@ -68,20 +76,31 @@ def _follow(data: mmap.mmap, at: int, end: int, names: frozenset[int], *, is_ope
         if name not in names and (is_open or not _is_skipped(data, body, size, end, names)):
             if is_open:
                 return at
-            raise _GapError(at)
+            raise _DamageError(at)
         stop = end if size is None else body + size
         if children is not None:
             stop = _follow(data, body, min(stop, end), children, is_open=size is None)
             if size is not None:
                 stop = body + size
         elif size is None:
-            raise _GapError(at)
+            raise _DamageError(at)
         if stop > end:
             if end < len(data):
-                raise _GapError(at)
+                raise _DamageError(at)
             return end
+        if size is not None and name in _CHECKED and not _is_as_it_was(data, body, stop):
+            raise _DamageError(at)
         at = stop
     return end
+
+
+def _is_as_it_was(data: mmap.mmap, body: int, stop: int) -> bool:
+    """Whether the content of an element has the checksum it begins with, or has none."""
+    start = body + len(_CHECKSUM) + 4
+    if data[body : body + len(_CHECKSUM)] != _CHECKSUM or start > stop:
+        return True
+    with memoryview(data) as view, view[start:stop] as content:
+        return zlib.crc32(content) == int.from_bytes(data[start - 4 : start], "little")
 
 
 def _is_skipped(
@@ -98,12 +117,12 @@ def _header(data: mmap.mmap, at: int) -> tuple[int, int, int | None]:
     """The name of an element, where its content begins, and its size, None if not known.
 
     Raises:
-        _GapError: no element begins so.
+        _DamageError: no element begins so.
     """
     head = data[at : at + _MOST_HEADER_BYTES]
     name_bytes = 9 - head[0].bit_length()
     if name_bytes > 4 or not head[name_bytes]:
-        raise _GapError(at)
+        raise _DamageError(at)
     size_bytes = 9 - head[name_bytes].bit_length()
     body = name_bytes + size_bytes
     unknown = (1 << 7 * size_bytes) - 1

@@ -18,7 +18,7 @@ from deepstab.image import Image
 from deepstab.video import color
 from deepstab.video.headers import declared_size
 from deepstab.video.limits import UNLIMITED, Limits
-from deepstab.video.matroska import find_gap
+from deepstab.video.matroska import find_damage
 from deepstab.video.mp4 import count_missing, has_stray_times
 
 # libav's names of the formats that hold a video of their own. Playlists, picture patterns and
@@ -240,7 +240,7 @@ class VideoReader:
         whole_size = declared_size(self.path)
         if whole_size is not None and whole_size > size + _SIZE_TOLERANCE:
             raise VideoError(f"{where}: it has {size} of {whole_size} bytes; {remedy}")
-        self._check_index(progress)
+        self._check_index(progress, size)
         num_indexed = len(self.stream.index_entries)
         if num_indexed > progress.num_video_packets:
             raise VideoError(
@@ -256,7 +256,7 @@ class VideoReader:
         if not self._times_by_packet and missing > 0.75 * frame_step:
             raise VideoError(f"{where}: the frames after it cannot be decoded; {remedy}")
 
-    def _check_index(self, progress: _Progress) -> None:
+    def _check_index(self, progress: _Progress, size: int) -> None:
         """Look for what libav passes over.
 
         Raises:
@@ -265,9 +265,9 @@ class VideoReader:
         remedy = "replace the file"
         where = f"video {self.path} is damaged"
         if self.container.format.name == "matroska,webm":
-            gap = find_gap(self.path)
-            if gap is not None:
-                raise VideoError(f"{where}: frames are missing at byte {gap}; {remedy}")
+            at = find_damage(self.path)
+            if at is not None:
+                raise VideoError(f"{where} at byte {at} of {size}; {remedy}")
         if self.container.format.name.startswith("mov,"):
             missing = count_missing(self.path, self.stream.index)
             if missing:

@@ -162,7 +162,7 @@ def _opened(
         first = next(frames)
         size = size or (first.image.width, first.image.height)
         with output_container(destination, time_base=reader.time_base) as container:
-            _warn_of_losses(reader.path, first.image, pixel_format_for(*size))
+            _warn_of_losses(reader, first.image, pixel_format_for(*size))
             stream_format = StreamFormat(
                 width=size[0],
                 height=size[1],
@@ -276,7 +276,10 @@ def _has_alpha(image: av.VideoFrame) -> bool:
     return any(component.is_alpha for component in image.format.components)
 
 
-def _warn_of_losses(path: Path, image: av.VideoFrame, written_format: str) -> None:
+def _warn_of_losses(reader: VideoReader, image: av.VideoFrame, written_format: str) -> None:
+    path = reader.path
+    if reader.stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 keep it beside the picture
+        logger.warning("%s: it is written without its transparency", path)
     if image.format.name not in _KEPT_FORMATS:
         logger.warning(
             "%s: pixel format %s is written as 8-bit %s, which players and browsers show%s",

@@ -12,7 +12,7 @@ import pytest
 
 from deepstab.errors import VideoError
 from deepstab.video.frames import count_frames
-from deepstab.video.matroska import find_gap
+from deepstab.video.matroska import find_damage
 from deepstab.video.writer import write_video
 
 NUM_FRAMES = 60
@@ -38,9 +38,9 @@ def remuxed(source: Path, target: Path, **options: str) -> Path:
 
 
 @pytest.mark.parametrize("options", [{}, {"live": "1"}, {"cluster_time_limit": "200"}])
-def test_sound_files_have_no_gap(sound: Path, tmp_path: Path, options: dict[str, str]) -> None:
+def test_sound_files_are_sound(sound: Path, tmp_path: Path, options: dict[str, str]) -> None:
     path = remuxed(sound, tmp_path / "x.mkv", **options)
-    assert find_gap(path) is None
+    assert find_damage(path) is None
     assert count_frames(path) == NUM_FRAMES
 
 
@@ -51,10 +51,10 @@ def test_elements_of_a_later_standard_are_passed_over(sound: Path, tmp_path: Pat
     content[void] = 0xF5
     path = tmp_path / "x.mkv"
     path.write_bytes(content)
-    assert find_gap(path) is None
+    assert find_damage(path) is None
     content[void + 8] += 1  # it ends elsewhere than another begins
     path.write_bytes(content)
-    assert find_gap(path) == void
+    assert find_damage(path) == void
 
 
 def test_no_frame_is_lost_in_silence(sound: Path, tmp_path: Path) -> None:
@@ -72,3 +72,13 @@ def test_no_frame_is_lost_in_silence(sound: Path, tmp_path: Path) -> None:
             refused += 1
     assert lost == 0
     assert refused > 20
+
+
+def test_what_decodes_to_another_picture_has_another_checksum(sound: Path, tmp_path: Path) -> None:
+    content = bytearray(sound.read_bytes())
+    assert b"\x1f\x43\xb6\x75" in content
+    content[len(content) // 2] ^= 1
+    path = tmp_path / "x.mkv"
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=r"is damaged at byte \d+ of \d+"):
+        count_frames(path)

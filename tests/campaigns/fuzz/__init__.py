@@ -1,0 +1,1 @@
+"""Malformed files by chance, and what real code makes of them."""
