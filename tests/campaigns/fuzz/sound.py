@@ -26,7 +26,6 @@ from deepstab.files import sha256_of
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import Checkpoint
 from deepstab.models.generator import StabGenerator
-from deepstab.tracking.connection import tracking_uri
 from deepstab.tracking.outbox import Outbox
 from deepstab.tracking.store import start_run
 from deepstab.training.state import SoFar, StateFile
@@ -41,9 +40,28 @@ _MP4_AIMS = tuple(
 # Segment, cluster, its time, blocks, scale, duration of frames, width, height, codec, cues.
 _MATROSKA_AIMS = tuple(
     bytes.fromhex(name)
-    for name in (
-        "18538067 1f43b675 e7 a3 a0 a1 9b 2ad7b1 4489 23e383 b0 ba 86 63a2 d7 83 1c53bb6b f1 ec bf"
-    ).split()
+    for name in [
+        "18538067",
+        "1f43b675",
+        "e7",
+        "a3",
+        "a0",
+        "a1",
+        "9b",
+        "2ad7b1",
+        "4489",
+        "23e383",
+        "b0",
+        "ba",
+        "86",
+        "63a2",
+        "d7",
+        "83",
+        "1c53bb6b",
+        "f1",
+        "ec",
+        "bf",
+    ]
 )
 
 
