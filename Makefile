@@ -2,7 +2,7 @@ PYTHON ?= python3
 # Stages say `python`: the environment's own.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test install-test chaos walkthrough server-test check audit ui bench-quality \
+.PHONY: setup repro test install-test chaos fuzz walkthrough server-test check audit ui bench-quality \
   bench-learning
 
 setup: .venv/ready
@@ -26,6 +26,10 @@ walkthrough: setup
 # make chaos [N=100]: the pipeline killed anywhere, run again, and compared
 chaos: setup
 	python -m tests.campaigns.chaos --tries $(or $(N),100)
+
+# make fuzz [N=200]: files damaged by chance, and nothing lost in silence
+fuzz: setup
+	python -m tests.campaigns.fuzz --tries $(or $(N),200)
 
 # make server-test [KILLS=20]: the pipeline against an MLflow server on PostgreSQL, killed meanwhile
 server-test: setup

@@ -34,8 +34,8 @@ from tests.conftest import ROOT, TINY, with_values
 
 NUM_FRAMES, WIDTH, HEIGHT, RATE = 24, 96, 64, 25
 _MP4_AIMS = tuple(
-    b"ftyp moov mvhd trak tkhd edts elst mdia mdhd hdlr minf dinf stbl stsd avc1 avcC colr pasp stts "
-    b"stss ctts stsc stsz stco moof mfhd traf tfhd tfdt trun mdat esds".split()
+    b"ftyp moov mvhd trak tkhd edts elst mdia mdhd hdlr minf dinf stbl stsd avc1 avcC colr pasp "
+    b"stts stss ctts stsc stsz stco moof mfhd traf tfhd tfdt trun mdat esds".split()
 )
 # Segment, cluster, its time, blocks, scale, duration of frames, width, height, codec, cues.
 _MATROSKA_AIMS = tuple(
