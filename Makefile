@@ -27,7 +27,7 @@ walkthrough: setup
 chaos: setup
 	python -m tests.campaigns.chaos --tries $(or $(N),100)
 
-# make fuzz [N=200]: damaged videos, shards, checkpoints, databases and the like
+# make fuzz [N=200]: files damaged by chance, and nothing lost in silence
 fuzz: setup
 	python -m tests.campaigns.fuzz --tries $(or $(N),200)
 

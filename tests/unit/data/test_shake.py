@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepstab import geometry
+from deepstab import geometry, pixels
 from deepstab.data.shake import (
     Shake,
     ShakeSize,
@@ -99,7 +99,7 @@ def test_the_true_motion_carries_each_frame_to_the_one_before(clean: Image) -> N
     inner = (slice(20, -20), slice(30, -30))
     for t in (1, 2, 3):
         now, before = (see(frames[i], shake.views[i], SIZE) for i in (t, t - 1))
-        matrix = geometry.theta_to_pixels(thetas[t].numpy(), width=SIZE[0], height=SIZE[1])
+        matrix = pixels.theta_to_pixels(thetas[t].numpy(), width=SIZE[0], height=SIZE[1])
         carried = cv2.warpAffine(before, matrix, SIZE, flags=cv2.WARP_INVERSE_MAP | 1)
         wrong = cv2.warpAffine(before, matrix, SIZE, flags=1)
         error = np.abs(carried - now)[inner].mean()
@@ -120,7 +120,7 @@ def test_the_motion_of_a_camera_that_only_shakes_is_that_of_its_corrections() ->
 def test_the_correction_shows_what_the_unshaken_view_shows(clean: Image) -> None:
     shake = shaken()
     steady = see(clean, still_view(SCALE), SIZE)
-    matrices = geometry.theta_to_pixels(
+    matrices = pixels.theta_to_pixels(
         true_correction(shake, SIZE, SCALE), width=SIZE[0], height=SIZE[1]
     )
     inner = (slice(20, -20), slice(30, -30))
