@@ -40,6 +40,7 @@ check: setup
 	ruff format --check .
 	mypy
 	lint-imports
+	LOCK=1 pytest --no-header tests/pipeline/test_lock.py
 
 # Known vulnerabilities of the pinned packages, by PyPI's advisories. What cannot be asked is no pass.
 audit: .venv/audit
