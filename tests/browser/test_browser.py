@@ -30,7 +30,7 @@ from deepstab.evaluation.results import Evaluation, file_name
 from deepstab.video.writer import write_video
 from tests.checkout import STAGES, Checkout
 from tests.conftest import ROOT
-from tests.services import MlflowServer
+from tests.services import mlflow_server
 from tests.unit.evaluation.test_plots import history
 from tests.unit.evaluation.test_results import evaluation
 from tests.unit.evaluation.test_results import video as measured_video
@@ -55,7 +55,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, tiny_tree: dict[str, Any]
 @pytest.fixture(scope="module")
 def server(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real MLflow server on the project's store."""
-    service = MlflowServer(checkout.root, tmp_path_factory.mktemp("server") / "log")
+    service = mlflow_server(checkout.root, tmp_path_factory.mktemp("server") / "log")
     service.start()
     try:
         service.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from deepstab.tracking.names import PARAMS_FILE
 from deepstab.video.frames import count_frames
 from tests.checkout import STAGES, Checkout
 from tests.conftest import ROOT, with_values
+from tests.services import s3_server
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,33 @@ def test_one_finished_run_holds_everything(checkout: Checkout) -> None:
     assert kept.read_bytes() == (checkout.root / "params.yaml").read_bytes()
     (player,) = checkout.root.glob("mlruns/*/*/artifacts/videos/*.mp4")
     assert count_frames(player) == 40
+
+
+def test_a_colleague_pulls_all_of_it_and_computes_nothing(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    store = s3_server(tmp_path, tmp_path / "log")
+    store.start()
+    try:
+        store.wait()
+        bucket = urllib.request.Request(f"{store.uri}/team", method="PUT")
+        urllib.request.urlopen(bucket, timeout=10).close()
+        checkout.environment |= {"AWS_ACCESS_KEY_ID": "us", "AWS_SECRET_ACCESS_KEY": "secret"}
+        checkout.run("dvc", "remote", "add", "--default", "team", "s3://team")
+        checkout.run("dvc", "remote", "modify", "team", "endpointurl", store.uri)
+        checkout.commit("shared")
+        checkout.run("dvc", "push")
+        colleague = checkout.clone(tmp_path / "colleague")
+        colleague.run("dvc", "pull")
+        assert colleague.repro() == []
+    finally:
+        store.kill()
+    for folder in ("data/raw", "data/shards", "checkpoints", "reports"):
+        files = [path for path in (checkout.root / folder).rglob("*") if path.is_file()]
+        assert files
+        for path in files:
+            copy = colleague.root / path.relative_to(checkout.root)
+            assert copy.read_bytes() == path.read_bytes(), path
 
 
 def test_only_what_changed_runs_again(checkout: Checkout, tiny_tree: dict[str, Any]) -> None:
