@@ -36,6 +36,7 @@ CSS = """
 .buttons a.main { background: var(--button-primary-background-fill);
   color: var(--button-primary-text-color); border-color: transparent; }
 .scores { width: 100%; border-collapse: collapse; border: 0 !important; margin-bottom: 18px; }
+.scores tr { border: 0 !important; }
 .scores th, .scores td { text-align: right; padding: 6px 8px; border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important;
   font-variant-numeric: tabular-nums; }

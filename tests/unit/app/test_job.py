@@ -14,7 +14,7 @@ from deepstab.app.job import result_name
         ("../../etc/passwd", "passwd-steady.mp4"),
         ("a b.c'\"<x>\n.mp4", "a_b_c_x-steady.mp4"),
         ("Flug über See.mp4", "Flug_über_See-steady.mp4"),
-        ("..mp4", "mp4-steady.mp4"),
+        ("..mp4", "video-steady.mp4"),
         ("?.mp4", "video-steady.mp4"),
         ("x" * 300 + ".mp4", "x" * 80 + "-steady.mp4"),
     ],
