@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: setup repro test install-test chaos fuzz walkthrough server-test check audit ui bench-quality \
-  bench-learning
+  bench-learning bench-throughput
 
 setup: .venv/ready
 
@@ -40,6 +40,7 @@ check: setup
 	ruff format --check .
 	mypy
 	lint-imports
+	LOCK=1 pytest --no-header tests/pipeline/test_lock.py
 
 # Known vulnerabilities of the pinned packages, by PyPI's advisories. What cannot be asked is no pass.
 audit: .venv/audit
@@ -57,6 +58,11 @@ bench-quality: setup
 bench-learning: setup
 	@test -n '$(CLIPS)' || { echo 'name a folder of videos: make $@ CLIPS=FOLDER' >&2; exit 1; }
 	python -m benchmarks.learning --clips '$(CLIPS)' $(BENCH)
+
+# make bench-throughput CLIPS=FOLDER [BENCH='--repeats 3']
+bench-throughput: setup
+	@test -n '$(CLIPS)' || { echo 'name a folder of videos: make $@ CLIPS=FOLDER' >&2; exit 1; }
+	python -m benchmarks.throughput --clips '$(CLIPS)' $(BENCH)
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -13,9 +13,8 @@ import numpy as np
 from deepstab.config import load_params
 from deepstab.data.clips import read_clip
 from deepstab.data.flow import farneback
-from deepstab.data.manifest import Manifest
+from deepstab.data.manifest import MANIFEST_NAME, Manifest
 from deepstab.data.shards import ShardIndex, ShardReader
-from deepstab.data.sources import MANIFEST_NAME
 from deepstab.video.frames import read_frames
 
 CLIPS = 12

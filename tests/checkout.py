@@ -17,6 +17,15 @@ from tests.conftest import ROOT
 STAGES = ["download", "flow", "train", "evaluate", "report"]
 
 
+def environment_of(root: Path) -> dict[str, str]:
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(root / "src"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
 class Checkout:
     """A copy of the project in a git repository of its own."""
 
@@ -27,17 +36,23 @@ class Checkout:
         for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
             shutil.copy(ROOT / name, root / name)
         self.write_params(tree)
-        self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))},
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(root / "src"),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
+        self.environment = environment_of(root)
         self.run("git", "init", "-q", "-b", "main")
         self.run("dvc", "init", "-q")
+        self.commit("start")
+
+    def commit(self, message: str) -> None:
         self.run("git", "add", "-A")
         identity = ("-c", "user.name=t", "-c", "user.email=t@t")
-        self.run("git", *identity, "commit", "-q", "-m", "start")
+        self.run("git", *identity, "commit", "-q", "-m", message)
+
+    def clone(self, root: Path) -> Checkout:
+        """What a colleague gets: what git has."""
+        self.run("git", "clone", "-q", str(self.root), str(root))
+        copy = object.__new__(Checkout)
+        copy.root = root
+        copy.environment = self.environment | {"PYTHONPATH": str(root / "src")}
+        return copy
 
     def write_params(self, tree: dict[str, Any]) -> None:
         (self.root / "params.yaml").write_text(yaml.safe_dump(tree))

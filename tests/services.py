@@ -24,26 +24,22 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-class MlflowServer:
-    """`mlflow server`, with further options, started in a folder."""
+class Server:
+    """A program that answers HTTP on a port of its own, started in a folder."""
 
-    def __init__(self, folder: Path, log: Path, *options: str) -> None:
+    def __init__(self, folder: Path, log: Path, *command: str, health: str, **env: str) -> None:
         self._port = free_port()
         self.uri = f"http://127.0.0.1:{self._port}"
-        self._folder, self._log, self._options = folder, log, options
+        self._folder, self._log, self._health = folder, log, health
+        self._command, self._env = [*command, "--port", str(self._port)], env
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--port", str(self._port), *self._options],
+                self._command,
                 cwd=self._folder,
-                env={
-                    **os.environ,
-                    "MLFLOW_DISABLE_TELEMETRY": "true",
-                    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                },
+                env={**os.environ, **self._env},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # so that its workers are killed with it
@@ -51,7 +47,7 @@ class MlflowServer:
 
     def answers(self) -> bool:
         try:
-            urllib.request.urlopen(f"{self.uri}/health", timeout=1).close()
+            urllib.request.urlopen(f"{self.uri}{self._health}", timeout=1).close()
         except OSError:
             return False
         return True
@@ -70,6 +66,22 @@ class MlflowServer:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+
+def mlflow_server(folder: Path, log: Path, *options: str) -> Server:
+    """`mlflow server`, with further options."""
+    environment = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    command = (sys.executable, "-m", "mlflow", "server", "--workers", "1", *options)
+    return Server(folder, log, *command, health="/health", **environment)
+
+
+def s3_server(folder: Path, log: Path) -> Server:
+    """A store that speaks S3's protocol and keeps all in memory."""
+    command = (sys.executable, "-m", "moto.server", "--host", "127.0.0.1")
+    return Server(folder, log, *command, health="/moto-api/")
 
 
 class Postgres:

@@ -137,7 +137,8 @@ def one_line(*, interrupted: str = "interrupted") -> Iterator[None]:
 def missing_package(module: str) -> str:
     """Say which package is not installed and what brings it."""
     package = module.partition(".")[0]
-    return f"{package} is not installed, which this needs; pip install 'deepstab[pipeline]'"
+    extra = {"gradio": "app"}.get(package, "pipeline")
+    return f"{package} is not installed, which this needs; pip install 'deepstab[{extra}]'"
 
 
 def printable(text: str) -> str:

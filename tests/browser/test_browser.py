@@ -1,14 +1,10 @@
-"""What people look at, looked at: the MLflow UI and the report, in headless Chromium.
-
-Screenshots are left in test-artifacts/screenshots.
-"""
+"""What people look at, looked at: the MLflow UI and the report, in headless Chromium."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,24 +17,21 @@ import pytest
 pytest.importorskip("playwright", reason="needs playwright: pip install playwright")
 
 from mlflow import MlflowClient
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from deepstab.config import Params, flatten
 from deepstab.data.manifest import MANIFEST_NAME, Manifest, Problem, VideoFile, VideoPair
 from deepstab.evaluation.draw import draw_report
 from deepstab.evaluation.results import Evaluation, file_name
 from deepstab.video.writer import write_video
+from tests.browser.watched import CHROMIUM, TIMEOUT_MS, Watched
 from tests.checkout import STAGES, Checkout
-from tests.conftest import ROOT
-from tests.services import MlflowServer
+from tests.services import mlflow_server
 from tests.unit.evaluation.test_plots import history
 from tests.unit.evaluation.test_results import evaluation
 from tests.unit.evaluation.test_results import video as measured_video
 
-SCREENSHOTS = ROOT / "test-artifacts" / "screenshots"
-CHROMIUM = shutil.which("chromium")
 EXPERIMENT = "slow-learner"
-_TIMEOUT_MS = 60_000
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
 
@@ -55,7 +48,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, tiny_tree: dict[str, Any]
 @pytest.fixture(scope="module")
 def server(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real MLflow server on the project's store."""
-    service = MlflowServer(checkout.root, tmp_path_factory.mktemp("server") / "log")
+    service = mlflow_server(checkout.root, tmp_path_factory.mktemp("server") / "log")
     service.start()
     try:
         service.wait()
@@ -72,38 +65,6 @@ def run_ids(server: str) -> dict[str, str]:
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     return {run.info.run_name: run.info.run_id for run in runs}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=_TIMEOUT_MS)
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        quiet = ["--disable-component-update", "--disable-sync", "--no-first-run"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags + quiet)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Watched:
-    """A page, what it asked for and what it complained of."""
-
-    page: Page
-    requests: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.page.set_default_timeout(_TIMEOUT_MS)
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on(
-            "console", lambda said: self.errors.append(said.text) if said.type == "error" else None
-        )
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-
-    def save(self, name: str, *, full: bool = False) -> None:
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=full)
 
 
 @pytest.fixture(scope="module")
@@ -377,7 +338,7 @@ def assert_plays(page: Page, video: Locator) -> None:
     video.evaluate("video => { video.seeks = 0; video.onseeked = () => video.seeks++; }")
     assert video.evaluate("video => [video.muted, video.controls]") == [True, True]
     assert element is not None
-    deadline = time.monotonic() + _TIMEOUT_MS / 1000
+    deadline = time.monotonic() + TIMEOUT_MS / 1000
     while not video.evaluate(playing):
         assert time.monotonic() < deadline
         page.wait_for_timeout(50)

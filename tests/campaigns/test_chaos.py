@@ -1,4 +1,4 @@
-"""The campaign's first tries; `make chaos` runs more."""
+"""One try of the campaign; `make chaos` runs more."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from tests.campaigns import chaos
 
 
 def test_killed_anywhere_it_comes_out_the_same() -> None:
-    # Three of them, of training and of what follows it.
-    assert chaos.main(["--tries", "3", "--seed", "1"]) == 0
+    # A training that is stopped at a write, and killed when it goes on.
+    assert chaos.main(["--tries", "1", "--seed", "3"]) == 0
 
 
 def test_a_try_is_the_same_every_time() -> None:

@@ -122,7 +122,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["stabilize"], ["score"], ["lineage"], ["rerun"], ["promote"]]
+    "command", [[], ["stabilize"], ["score"], ["lineage"], ["rerun"], ["promote"], ["app"]]
 )
 def test_help_waits_for_nothing_heavy(command: list[str]) -> None:
     script = (

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import urllib.request
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -13,8 +16,10 @@ from deepstab.data.shards import ShardIndex, verify_shards
 from deepstab.models import checkpoints
 from deepstab.tracking.names import PARAMS_FILE
 from deepstab.video.frames import count_frames
+from deepstab.video.writer import write_video
 from tests.checkout import STAGES, Checkout
 from tests.conftest import ROOT, with_values
+from tests.services import s3_server
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +86,33 @@ def test_one_finished_run_holds_everything(checkout: Checkout) -> None:
     assert count_frames(player) == 40
 
 
+def test_a_colleague_pulls_all_of_it_and_computes_nothing(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    store = s3_server(tmp_path, tmp_path / "log")
+    store.start()
+    try:
+        store.wait()
+        bucket = urllib.request.Request(f"{store.uri}/team", method="PUT")
+        urllib.request.urlopen(bucket, timeout=10).close()
+        checkout.environment |= {"AWS_ACCESS_KEY_ID": "us", "AWS_SECRET_ACCESS_KEY": "secret"}
+        checkout.run("dvc", "remote", "add", "--default", "team", "s3://team")
+        checkout.run("dvc", "remote", "modify", "team", "endpointurl", store.uri)
+        checkout.commit("shared")
+        checkout.run("dvc", "push")
+        colleague = checkout.clone(tmp_path / "colleague")
+        colleague.run("dvc", "pull")
+        assert colleague.repro() == []
+    finally:
+        store.kill()
+    for folder in ("data/raw", "data/shards", "checkpoints", "reports"):
+        files = [path for path in (checkout.root / folder).rglob("*") if path.is_file()]
+        assert files
+        for path in files:
+            copy = colleague.root / path.relative_to(checkout.root)
+            assert copy.read_bytes() == path.read_bytes(), path
+
+
 def test_only_what_changed_runs_again(checkout: Checkout, tiny_tree: dict[str, Any]) -> None:
     assert checkout.repro() == []
 
@@ -104,6 +136,23 @@ def test_only_what_changed_runs_again(checkout: Checkout, tiny_tree: dict[str, A
     generator.write_text(generator.read_text() + "\n# edited\n")
     assert checkout.repro() == ["train", "evaluate", "report"]
     assert len(checkout.query("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")) == 2
+
+
+def test_an_experiment_elsewhere_takes_videos_along_that_git_does_not_have(
+    tmp_path: Path, tiny_tree: dict[str, Any]
+) -> None:
+    made = Checkout(tmp_path / "own", with_values(tiny_tree, {"data.source": "folder"}))
+    frames = np.random.default_rng(0).integers(0, 256, (40, 64, 96, 3), np.uint8)
+    for side in ("stable", "unstable"):
+        folder = made.root / "data/deepstab" / side
+        folder.mkdir()
+        for name in ("1", "2", "3"):
+            path = folder / f"{name}.mp4"
+            write_video(path, frames, frame_rate=Fraction(30), crf=40, preset="ultrafast")
+    command = ("dvc", "exp", "run", "--temp", "download")
+    copied = ("-C", "data/deepstab/stable", "-C", "data/deepstab/unstable")
+    assert " ".join(copied) in made.run(*command, ok=False)
+    assert "download: folder: 1 train, 1 validation, 1 test" in made.run(*command, *copied)
 
 
 def test_published_settings_without_credentials_fail_at_once_and_leave_nothing(

@@ -20,7 +20,7 @@ from deepstab.config import flatten, load_params
 from deepstab.models import checkpoints
 from tests.checkout import Checkout
 from tests.conftest import with_values
-from tests.services import MlflowServer, Postgres, free_port
+from tests.services import Postgres, Server, free_port, mlflow_server
 
 if Postgres.program("postgres") is None:
     pytest.skip("PostgreSQL is not installed: apt-get install postgresql", allow_module_level=True)
@@ -52,9 +52,9 @@ def artifact_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(
     postgres: Postgres, artifact_store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[MlflowServer]:
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
-    server = MlflowServer(
+    server = mlflow_server(
         *(folder, folder / "server.log", "--backend-store-uri", postgres.uri),
         *("--serve-artifacts", "--artifacts-destination", str(artifact_store)),
     )
@@ -85,7 +85,7 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def outcome(
-    server: MlflowServer, tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    server: Server, tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Outcome:
     """As many trainings, one after the other, as it takes to kill the server during them."""
     checkout = Checkout(tmp_path_factory.mktemp("project") / "checkout", tree)
@@ -127,7 +127,7 @@ def outcome(
 
 
 def wait_for_points(
-    server: MlflowServer, num_runs: int, training: subprocess.Popen[bytes], log: Path
+    server: Server, num_runs: int, training: subprocess.Popen[bytes], log: Path
 ) -> None:
     """Until the last of so many runs has sent something."""
     client = mlflow.MlflowClient(server.uri)
@@ -148,7 +148,7 @@ def checkout(outcome: Outcome) -> Checkout:
 
 
 @pytest.fixture(scope="module")
-def client(server: MlflowServer, outcome: Outcome) -> Any:
+def client(server: Server, outcome: Outcome) -> Any:
     return mlflow.MlflowClient(server.uri)
 
 
@@ -162,7 +162,7 @@ def history(client: Any, run_id: str, name: str) -> list[tuple[int, float]]:
     return sorted((m.step, m.value) for m in client.get_metric_history(run_id, name))
 
 
-def test_kills_lose_and_double_nothing(client: Any, server: MlflowServer, outcome: Outcome) -> None:
+def test_kills_lose_and_double_nothing(client: Any, server: Server, outcome: Outcome) -> None:
     assert outcome.said.count(f"MLflow at {server.uri} is away: ") >= NUM_KILLS // 2
     assert f"MLflow at {server.uri} is back; what waited was sent" in outcome.said
     experiment = client.get_experiment_by_name("deepstab-gan")

@@ -40,6 +40,11 @@ from deepstab.progress import progress
 if TYPE_CHECKING:
     from deepstab.stabilization.whole_video import Stabilization
 
+# Of a frame on the page: 4K of every aspect.
+_MOST_PIXELS = 4096 * 4096
+# So many times its length may a video take.
+_SLOWEST = 4
+
 app = typer.Typer(
     help="Steady video out of shaky video, by learning alone.",
     add_completion=False,
@@ -128,6 +133,35 @@ def score(
     with one_line_errors(), closing(Phases()) as phases:
         found = api.score(source, result, progress=phases.show)
     print(json.dumps(score_tree(found), indent=1) if as_json else score_table(found))
+
+
+@app.command("app")
+def show_page(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of 127.0.0.1.")] = 7860,
+    most_mib: Annotated[int, typer.Option(min=1, help="Largest video, MiB.")] = 2048,
+    most_minutes: Annotated[float, typer.Option(help="Longest video, minutes.")] = 30.0,
+    most_memory: Annotated[int, typer.Option(min=1, help="Of the work on one, GiB.")] = 6,
+) -> None:
+    """Open a page on this machine: drop a video, see before and after.
+
+    One video is worked on at a time, in a process that ends at four times the longest video's
+    length. Uploads and results are removed when the page is closed or the command ends. Needs
+    deepstab[app].
+    """
+    with one_line_errors():
+        from deepstab.app.server import Service, serve
+        from deepstab.video.confined import Confinement
+        from deepstab.video.limits import Limits
+
+        limits = Limits(
+            num_bytes=most_mib * 2**20,
+            duration_s=60 * most_minutes,
+            num_pixels=_MOST_PIXELS,
+        )
+        confinement = Confinement(
+            memory_bytes=most_memory * 2**30, time_s=_SLOWEST * 60 * most_minutes
+        )
+        serve(Service(limits, confinement), port=port)
 
 
 def _save_paths(done: Stabilization, plot: Path) -> None:

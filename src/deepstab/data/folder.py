@@ -102,7 +102,8 @@ def copy_videos(root: Path, destination: Path) -> None:
     if not all(sides.values()):
         raise DataError(
             f"{root}: no {{stable,unstable}}/N.avi (or mp4, mov, mkv) found; "
-            "set data.kaggle_root to the folder that holds both"
+            "set data.kaggle_root to the folder that holds both; to `dvc exp run --temp` and "
+            f"`--queue` add `-C {root}/stable -C {root}/unstable`, as git does not have them"
         )
     for side, videos in sides.items():
         folder = destination / side

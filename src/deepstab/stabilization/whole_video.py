@@ -27,7 +27,7 @@ from deepstab.stabilization.planning import (
     plan_corrections,
     stabilized_motion,
 )
-from deepstab.stabilization.wobble import bend, held_back, pixel_map, quick_part
+from deepstab.stabilization.wobble import bend, held_back, quick_part, warp_bent
 from deepstab.video.ahead import ahead
 from deepstab.video.color import Planes
 from deepstab.video.frames import probe, read_frames
@@ -264,11 +264,9 @@ def warp_frame(frame: Image, theta: NDArray[np.float64]) -> Image:
         theta: (2, 3), see `deepstab.geometry`, or bent, (2, 6), see
             `deepstab.stabilization.wobble`.
     """
-    height, width = frame.shape[:2]
     if theta.shape[-1] > 3 and theta[:, 3:].any():
-        maps = pixel_map(theta, width=width, height=height)
-        bent = cv2.remap(frame, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(bent, np.uint8)
+        return warp_bent(frame, theta)
+    height, width = frame.shape[:2]
     warped = cv2.warpAffine(
         frame,
         theta_to_pixels(theta[:, :3], width=width, height=height),

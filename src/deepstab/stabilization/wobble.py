@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
+
+from deepstab.image import Image
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
@@ -22,6 +25,7 @@ _BORDER_POINTS = 9
 # A frame is stretched by so much at most, which nobody sees; where the flow is wrong, it would be
 # by more.
 _MOST_STRETCH = 0.01
+_PIXELS_AT_ONCE = 2**14
 
 
 def quick_part(wobble: Floats, *, sigma: float, cuts: list[int]) -> Floats:
@@ -122,10 +126,29 @@ def border_points(aspect: float) -> Complexes:
     return points
 
 
+def warp_bent(frame: Image, bent: Floats) -> Image:
+    """Warp one frame by a bent theta; outside, its edge is repeated.
+
+    Args:
+        frame: (height, width, 3) uint8 RGB, or one plane of it, (height, width).
+        bent: (2, 6).
+    """
+    height, width = frame.shape[:2]
+    by_row, powers = pixel_map(bent, width=width, height=height)
+    warped = np.empty_like(frame)
+    # A map of the whole frame would go through memory several times, a strip's stays in the cache.
+    num_rows = max(_PIXELS_AT_ONCE // width, 1)
+    for top in range(0, height, num_rows):
+        rows = slice(top, top + num_rows)
+        x, y = by_row[:, rows] @ powers
+        cv2.remap(frame, x, y, cv2.INTER_LINEAR, dst=warped[rows], borderMode=cv2.BORDER_REPLICATE)
+    return warped
+
+
 def pixel_map(
     bent: Floats, *, width: int, height: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where each output pixel comes from, as `cv2.remap` takes it.
+    """Where each output pixel comes from, as polynomials of its column.
 
     Args:
         bent: (2, 6).
@@ -133,19 +156,17 @@ def pixel_map(
         height: of the frame, px.
 
     Returns:
-        x and y, (height, width) each, px, pixel centers at whole numbers.
+        Coefficients (2, height, 3) and powers of x (3, width), whose product is x and y, (2,
+        height, width), px, pixel centers at whole numbers, as `cv2.remap` takes them.
     """
-    x = ((2 * np.arange(width) + 1) / width - 1).astype(np.float32)
-    y = ((2 * np.arange(height) + 1) / height - 1).astype(np.float32)[:, None]
-    maps = []
-    for row, size in zip(bent.astype(np.float32), (width, height), strict=True):
-        half = np.float32(size / 2)
-        by_x, by_y, constant, by_xx, by_xy, by_yy = half * row
-        place = x * (by_x + by_xy * y)
-        place += constant + half - np.float32(0.5) + (by_y + by_yy * y) * y
-        place += by_xx * x * x
-        maps.append(place)
-    return maps[0], maps[1]
+    x = (2 * np.arange(width) + 1) / width - 1
+    y = (2 * np.arange(height) + 1) / height - 1
+    half = np.array([[width], [height]]) / 2
+    by_x, by_y, constant, by_xx, by_xy, by_yy = (half * bent).T[..., None]
+    center = constant + half - 0.5
+    by_row = [center + (by_y + by_yy * y) * y, by_x + by_xy * y, by_xx + 0 * y]
+    powers = np.stack([np.ones_like(x), x, x * x])
+    return np.stack(by_row, axis=-1).astype(np.float32), powers.astype(np.float32)
 
 
 def _smooth(path: Floats, sigma: float) -> Floats:

@@ -16,8 +16,9 @@ import os
 import re
 import signal
 import tempfile
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -33,6 +34,8 @@ Answer = TypeVar("Answer")
 # torch, OpenCV and threads say it in errors of their own.
 _OUT_OF_MEMORY = re.compile("memory|alloc|map segment|start new thread", re.IGNORECASE)
 _GRACE_S = 2
+_LOOK_EVERY_S = 0.2
+_sender: Connection | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,25 @@ class Confinement:
             VideoError: it took too much memory or time, or broke off.
             Exception: what the call raises.
         """
+        steps = self.steps(call, *args, **kwargs)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                answer: Answer = done.value
+                return answer
+
+    def steps(
+        self,
+        call: Callable[Arguments, Answer],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Generator[Any, None, Answer]:
+        """As `run`, for whoever wants to know how far it is, or to stop it: closed, it is killed.
+
+        Yields:
+            What the call gives to `say`, and None several times a second.
+        """
         named = ", ".join(str(arg) for arg in (*args, *kwargs.values()) if isinstance(arg, Path))
         work = f"{call.__name__} of {named}" if named else call.__name__
         owner = uuid.uuid4().hex
@@ -90,7 +112,7 @@ class Confinement:
                 process.start()
                 sender.close()
                 try:
-                    return self._wait(answers, process, work)
+                    return (yield from self._wait(answers, process, work))
                 finally:
                     _kill(process)
         finally:
@@ -99,12 +121,20 @@ class Confinement:
                 if isinstance(arg, Path):
                     remove_partials(arg if arg.is_dir() else arg.parent, owner=owner)
 
-    def _wait(self, answers: Connection, process: BaseProcess, work: str) -> Any:
+    def _wait(
+        self, answers: Connection, process: BaseProcess, work: str
+    ) -> Generator[Any, None, Any]:
+        outcome: str = "says"
+        value: Any = None
         try:
             answers.recv()  # the call begins
-            if not answers.poll(self.time_s):
-                raise self._too_slow(work)
-            outcome, value = answers.recv()
+            give_up = time.monotonic() + self.time_s
+            while outcome == "says":
+                yield value
+                if time.monotonic() > give_up:
+                    raise self._too_slow(work)
+                is_there = answers.poll(_LOOK_EVERY_S)
+                outcome, value = answers.recv() if is_there else ("says", None)
         except EOFError:
             process.join(_GRACE_S)
             code = process.exitcode
@@ -132,6 +162,12 @@ class Confinement:
         )
 
 
+def say(value: object) -> None:
+    """Tell whoever waits for a confined call; of the call itself, and nothing elsewhere."""
+    if _sender is not None:
+        _sender.send(("says", value))
+
+
 def _serve(
     sender: Connection,
     confinement: Confinement,
@@ -146,6 +182,8 @@ def _serve(
 
     import psutil
 
+    global _sender
+    _sender = sender
     os.setsid()  # what it starts is killed with it
     # Ends it where the parent is gone that would have.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

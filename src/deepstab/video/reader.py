@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,10 +14,8 @@ import av
 from deepstab.errors import VideoError
 from deepstab.image import Image
 from deepstab.video import color
-from deepstab.video.headers import declared_size
+from deepstab.video.completeness import MICROSECONDS, Progress, check_complete
 from deepstab.video.limits import UNLIMITED, Limits
-from deepstab.video.matroska import find_damage
-from deepstab.video.mp4 import count_missing, has_stray_times
 
 # libav's names of the formats that hold a video of their own. Playlists, picture patterns and
 # scripts, which libav opens too, whatever their suffix, name other files and network addresses.
@@ -28,15 +24,8 @@ _FORMATS = (
     "ivf,gif,apng,h264,hevc,vvc,obu,m4v,h263,mjpeg,yuv4mpegpipe,dv,rm,wtv"
 )
 _CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
-# A demuxer that lost its place ends early without an error; headers round less than this.
-_DURATION_TOLERANCE_S = 1.0
-# Formats whose header holds a duration that is not guessed from what could be read.
-_DECLARES_DURATION = frozenset({"matroska,webm", "flv"})
-# AVI writers disagree about counting padding.
-_SIZE_TOLERANCE = 8
 # A packet of MPEG-4 that says "as before" has no picture, and at most so many bytes.
 _MOST_BYTES_WITHOUT_PICTURE = 64
-_MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -93,8 +82,6 @@ class VideoReader:
         # Frame-threaded decoders lose damage: PyAV drops what they still hold when the last packets
         # are damaged, and H.264's marks a damaged frame only now and then in time.
         stream.thread_type = "SLICE"
-        # While packets are read, libav adds those that an index does not name.
-        self._num_indexed = len(stream.index_entries)
         if stream.codec_context.name in {"h264", "hevc", "mjpeg"}:
             # The other decoders mark a damaged frame; these tell reliably only when asked to fail.
             stream.codec_context.options = {"err_detect": "explode"}
@@ -118,7 +105,7 @@ class VideoReader:
         if self.stream.duration is not None and self.stream.time_base is not None:
             return float(self.stream.duration * self.stream.time_base)
         declared = self.container.duration
-        return None if declared is None else declared / _MICROSECONDS
+        return None if declared is None else declared / MICROSECONDS
 
     def _check_declared(self) -> None:
         codec = self.stream.codec_context
@@ -142,7 +129,7 @@ class VideoReader:
                 one's, it is beyond the limits, or the file ends before what its header declares.
         """
         frame_step = max(round(1 / (self.frame_rate * self.time_base)), 1)
-        progress = _Progress()
+        progress = Progress(num_indexed=len(self.stream.index_entries))
         size: tuple[int, int] | None = None
         index = 0
         first_pts: int | None = None
@@ -175,11 +162,12 @@ class VideoReader:
             raise VideoError(
                 f"video {self.path} holds no frame that can be decoded; replace the file"
             )
-        self._check_complete(progress, index, last_pts, frame_step)
+        progress.num_frames, progress.last_pts = index, last_pts
+        check_complete(self.path, self.container, self.stream, progress, frame_step=frame_step)
 
     def _images(
         self,
-        progress: _Progress,
+        progress: Progress,
         on_packet: Callable[[av.Packet[av.stream.Stream]], None] | None,
     ) -> Iterator[av.VideoFrame]:
         """Decode up to the first packet that is damaged, with all the decoder holds by then."""
@@ -242,124 +230,6 @@ class VideoReader:
 
     def _damaged(self, index: int) -> VideoError:
         return VideoError(f"video {self.path} is damaged at frame {index}; replace the file")
-
-    def _check_complete(
-        self, progress: _Progress, num_frames: int, last_pts: int, frame_step: int
-    ) -> None:
-        """Compare what was read with what the header declares.
-
-        Raises:
-            VideoError: frames are missing, at the end or between.
-        """
-        where = f"video {self.path} is cut short after frame {num_frames - 1}"
-        remedy = "replace the file"
-        size = self.path.stat().st_size
-        whole_size = declared_size(self.path)
-        if whole_size is not None and whole_size > size + _SIZE_TOLERANCE:
-            raise VideoError(f"{where}: it has {size} of {whole_size} bytes; {remedy}")
-        self._check_index(progress, size)
-        num_indexed = len(self.stream.index_entries)
-        if num_indexed > progress.num_video_packets:
-            raise VideoError(
-                f"{where}: {progress.num_video_packets} of {num_indexed} frames are there; {remedy}"
-            )
-        if self.container.format.name in _DECLARES_DURATION and self.container.duration:
-            duration_s = self.container.duration / _MICROSECONDS
-            if duration_s > progress.end_s + _DURATION_TOLERANCE_S:
-                raise VideoError(
-                    f"{where}: {progress.end_s:.2f} of {duration_s:.2f} s are there; {remedy}"
-                )
-        if progress.expected:
-            first = min(progress.expected) * self.time_base
-            raise VideoError(
-                f"video {self.path} is damaged: {len(progress.expected)} frames cannot be decoded, "
-                f"the first at {float(first):.3f} s; {remedy}"
-            )
-        missing = progress.last_video_pts - last_pts
-        if not self._times_by_packet and missing > 0.75 * frame_step:
-            raise VideoError(f"{where}: the frames after it cannot be decoded; {remedy}")
-
-    def _check_index(self, progress: _Progress, size: int) -> None:
-        """Look for what libav passes over.
-
-        Raises:
-            VideoError: frames are missing between others.
-        """
-        remedy = "replace the file"
-        where = f"video {self.path} is damaged"
-        if self.container.format.name == "matroska,webm":
-            at = find_damage(self.path)
-            if at is not None:
-                raise VideoError(f"{where} at byte {at} of {size}; {remedy}")
-        if self.container.format.name == "avi" and self._num_indexed < progress.num_video_packets:
-            # Where its index is sound, frames that a recorder left out may be at the end too.
-            missing = self.stream.frames - (progress.last_dts + 1)
-            if missing > 0:
-                raise VideoError(f"{where}: {missing} of its frames are not found; {remedy}")
-        if self.container.format.name.startswith("mov,"):
-            missing = count_missing(self.path, self.stream.index)
-            if missing:
-                raise VideoError(f"{where}: {missing} frames are not in its index; {remedy}")
-            # An edit list leaves out the frames before a time, which must be theirs.
-            is_out_of_order = progress.num_left_out > 0 and progress.goes_back
-            if is_out_of_order or has_stray_times(progress.dts, progress.pts):
-                raise VideoError(f"{where}: the times of its frames do not fit; {remedy}")
-
-
-class _Progress:
-    """How far the packets of a file reached."""
-
-    def __init__(self) -> None:
-        self.num_video_packets = 0
-        self.last_video_pts = -(2**63)
-        self.last_dts = -1
-        self.end_s = 0.0
-        self.is_damaged = False
-        self.dts, self.pts = array("q"), array("q")
-        self.expected: set[int] = set()
-        self.num_left_out = 0
-        self.goes_back = False
-        self._last_shown: int | None = None
-        self._first_key_pts: int | None = None
-        self._dts: deque[int] = deque()
-
-    def note(self, packet: av.Packet[av.stream.Stream]) -> None:
-        time = packet.dts if packet.pts is None else packet.pts
-        if time is not None:
-            end_s = (time + (packet.duration or 0)) * float(packet.time_base)
-            self.end_s = max(self.end_s, end_s)
-
-    def note_video(self, packet: av.Packet[av.stream.Stream], *, keep_dts: bool) -> None:
-        self.num_video_packets += 1
-        self.num_left_out += packet.is_discard
-        if packet.pts is not None and not packet.is_discard:
-            self.last_video_pts = max(self.last_video_pts, packet.pts)
-        if packet.dts is not None:
-            self.last_dts = packet.dts
-        if packet.pts is not None and packet.dts is not None:
-            self.dts.append(packet.dts)
-            self.pts.append(packet.pts)
-        if keep_dts and packet.dts is not None:
-            self._dts.append(packet.dts)
-
-    def expect(self, packet: av.Packet[av.stream.Stream]) -> None:
-        """Expect a frame of a packet, unless it needs one that was before the first of the file."""
-        if packet.pts is None or packet.is_discard:
-            return
-        if self._first_key_pts is None and packet.is_keyframe:
-            self._first_key_pts = packet.pts
-        if self._first_key_pts is not None and packet.pts >= self._first_key_pts:
-            self.expected.add(packet.pts)
-
-    def show(self, image: av.VideoFrame) -> None:
-        """Note that the frame of a packet is there, in the order of frames."""
-        if image.pts is not None:
-            self.expected.discard(image.pts)
-            self.goes_back |= self._last_shown is not None and image.pts < self._last_shown
-            self._last_shown = image.pts
-
-    def next_dts(self) -> int | None:
-        return self._dts.popleft() if self._dts else None
 
 
 def _open(path: Path, limits: Limits) -> av.container.InputContainer:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from skimage import data
+from skimage.metrics import structural_similarity
 
 from deepstab.metrics.ssim import cropped_ssim
 from tests.unit.metrics.test_image import gray_frame
@@ -26,6 +28,17 @@ def test_cropped_ssim_ignores_exactly_the_border() -> None:
     assert cropped_ssim(image, reference, border=0.09) < 0.99
     image[20] = 0
     assert cropped_ssim(image, reference, border=0.1) < 0.999
+
+
+@pytest.mark.parametrize("shape", [(61, 90, 3), (7, 20, 3), (40, 33)])
+def test_ssim_is_that_of_scikit_image(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    image, reference = (rng.integers(0, 256, shape, np.uint8) for _ in range(2))
+    for other in (reference, image // 2 + reference // 2):
+        expected = structural_similarity(
+            image, other, data_range=255, channel_axis=2 if len(shape) == 3 else None
+        )
+        assert cropped_ssim(image, other, border=0) == pytest.approx(expected, abs=1e-10)
 
 
 def test_cropped_ssim_of_float_equals_uint8() -> None:

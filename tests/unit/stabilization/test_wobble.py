@@ -16,6 +16,7 @@ from deepstab.stabilization.wobble import (
     held_back,
     pixel_map,
     quick_part,
+    warp_bent,
 )
 
 Floats = NDArray[np.float64]
@@ -60,7 +61,8 @@ def test_columns_by_hand() -> None:
 def test_pixel_map_is_where_remap_looks() -> None:
     width, height = 40, 30
     bent = bend(THETAS[:1], WOBBLE[:1], ASPECT)[0]
-    x, y = pixel_map(bent, width=width, height=height)
+    by_row, powers = pixel_map(bent, width=width, height=height)
+    x, y = by_row @ powers
     assert x.shape == y.shape == (height, width)
     for row, column in ((0, 0), (29, 39), (7, 25)):
         point = np.array([[(2 * column + 1) / width - 1, (2 * row + 1) / height - 1]])
@@ -74,9 +76,16 @@ def test_remap_by_it_is_the_affine_warp_where_nothing_bends() -> None:
     bent = np.zeros((2, 6))
     bent[:, :3] = [[1, 0, 14 / 40], [0, 1, 4 / 30]]
     image = RNG.integers(0, 256, (30, 40)).astype(np.uint8)
-    maps = pixel_map(bent, width=40, height=30)
-    moved = cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    moved = warp_bent(image, bent)
     np.testing.assert_array_equal(moved[:-2, :-7], image[2:, 7:])
+
+
+def test_strips_of_a_warp_fit_together() -> None:
+    frame = cv2.GaussianBlur(RNG.integers(0, 256, (120, 900, 3)).astype(np.uint8), (0, 0), 3)
+    bent = bend(THETAS[:1], WOBBLE[:1], 900 / 120)[0]
+    by_row, powers = pixel_map(bent, width=900, height=120)
+    whole = cv2.remap(frame, *(by_row @ powers), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    np.testing.assert_array_equal(warp_bent(frame, bent), whole)
 
 
 def test_displacement_is_the_field_at_the_points() -> None:

@@ -24,7 +24,7 @@ from deepstab.tracking import run as run_module
 from deepstab.tracking.connection import tracking_uri
 from deepstab.tracking.outbox import Point, Tag
 from deepstab.tracking.store import attach_run, project_root, start_run
-from tests.services import MlflowServer
+from tests.services import Server, mlflow_server
 
 pytest.importorskip("mlflow", reason="tracking was left out of this environment")
 
@@ -406,8 +406,8 @@ def test_a_store_that_is_away_at_the_start_is_an_error_at_once(
 @pytest.fixture(scope="module")
 def server(
     first_runs: tuple[Path, list[str], list[str]], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[MlflowServer]:
-    server = MlflowServer(first_runs[0], tmp_path_factory.mktemp("server") / "server.log")
+) -> Iterator[Server]:
+    server = mlflow_server(first_runs[0], tmp_path_factory.mktemp("server") / "server.log")
     server.start()
     server.wait()
     yield server
@@ -415,7 +415,7 @@ def server(
 
 
 def test_a_server_with_its_defaults_finds_the_runs(
-    server: MlflowServer, first_runs: tuple[Path, list[str], list[str]]
+    server: Server, first_runs: tuple[Path, list[str], list[str]]
 ) -> None:
     from mlflow import MlflowClient
 
@@ -431,7 +431,7 @@ def test_a_server_with_its_defaults_finds_the_runs(
 
 
 def test_a_server_killed_three_times_loses_and_doubles_nothing(
-    server: MlflowServer,
+    server: Server,
     root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -20,7 +20,7 @@ import pytest
 
 from deepstab.errors import VideoError
 from deepstab.files import whole_or_absent
-from deepstab.video.confined import Confinement
+from deepstab.video.confined import Confinement, say
 from deepstab.video.frames import probe, read_frames
 from deepstab.video.limits import Limits
 from tests.unit.video.conftest import make_video
@@ -72,6 +72,19 @@ ENDINGS = {
     "refuse": (VideoError, "is no good"),
     "fail": (ZeroDivisionError, "a fault of ours"),
 }
+
+
+def say_and_hang(path: Path) -> None:
+    say("begun")
+    time.sleep(60)
+
+
+def test_what_is_said_comes_at_once_and_closing_kills(tmp_path: Path) -> None:
+    steps = ROOMY.steps(say_and_hang, tmp_path / "said")
+    assert next(step for step in steps if step is not None) == "begun"
+    (child,) = psutil.Process().children()
+    steps.close()
+    assert not child.is_running()
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -1,0 +1,61 @@
+"""How fast is it beside what the machine, a plain transcode and vid.stab do in the same run?
+
+    python -m benchmarks.throughput --clips FOLDER [--repeats 3]
+
+Prints one table. The longest clip of 1280x720 is repeated and scaled to the other sizes; the flow
+stage takes the clips as they are. Needs ffmpeg, and a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.quality.measure import find_clips
+from benchmarks.quality.vidstab import vidstab_available
+from benchmarks.throughput.rows import as_text
+from benchmarks.throughput.stages import measure_stages
+from benchmarks.throughput.videos import measure_start, measure_videos
+
+from deepstab.config import load_params
+from deepstab.errors import DeepStabError, VideoError
+from deepstab.video.frames import probe
+
+_MOST_CLIPS = 6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=Path, required=True, help="folder of videos, some of 720p")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="of each command; the fastest counts"
+    )
+    args = parser.parse_args()
+    if args.repeats < 1:
+        parser.error(f"--repeats {args.repeats}: give at least 1")
+    if shutil.which("ffmpeg") is None:
+        raise VideoError("ffmpeg is not installed, and is what this compares with; install it")
+    clips = [clip for clip in find_clips(args.clips) if probe(clip).height == 720][:_MOST_CLIPS]
+    if not clips:
+        raise VideoError(f"{args.clips}: no clip is 720 px high; name a folder with one")
+    flow = load_params(Path("params.deepstab.yaml")).flow
+    with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
+        longest = max(clips, key=lambda clip: probe(clip).num_frames or 0)
+        rows = [
+            *measure_start(),
+            *measure_stages(clips, Path(folder), flow),
+            *measure_videos(longest, Path(folder), args.repeats),
+        ]
+    print(as_text(rows))
+    if not vidstab_available():
+        print("vid.stab is left out: there is no ffmpeg built with it on this machine")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DeepStabError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,117 @@
+"""The flow stage and the reading of clips, beside what the machine can do at best."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from benchmarks.throughput.rows import Row
+
+from deepstab.config import FlowParams
+from deepstab.data.flow import farneback
+from deepstab.data.flow_cache import fill_cache
+from deepstab.data.manifest import Manifest, VideoFile, VideoPair
+from deepstab.data.shards import ShardIndex, ShardReader
+from deepstab.files import sha256_of
+from deepstab.video.frames import count_frames, probe, read_frames
+
+_CLIP_FRAMES = 32
+_NUM_CLIPS = 200
+
+
+def measure_stages(clips: list[Path], folder: Path, params: FlowParams) -> Iterator[Row]:
+    """Rows of the flow stage on real videos, each taken for both of a pair, and of its shards."""
+    manifest = _pairs_of(clips, folder / "raw")
+    num_cores = len(os.sched_getaffinity(0))
+    began = time.perf_counter()
+    fill_cache(
+        manifest,
+        raw=folder / "raw",
+        destination=folder / "shards",
+        scratch=folder / "scratch",
+        params=params,
+    )
+    stage_s = time.perf_counter() - began
+    num_frames = sum(pair.num_frames for pair in manifest.pairs)
+    limit = num_cores * num_frames / _work_s(manifest, folder / "raw", params)
+    yield Row(
+        f"flow stage, {params.width}x{params.height}",
+        f"{num_frames / stage_s:.0f} pairs of frames/s",
+        f"{num_cores} cores / (decode + resize + Farneback)",
+        f"{limit:.0f}",
+        num_frames / stage_s / limit,
+    )
+    yield _measure_reading(ShardIndex.load(folder / "shards"))
+
+
+def _work_s(manifest: Manifest, raw: Path, params: FlowParams) -> float:
+    """Seconds of one core for the least that the stage must do."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    began = time.perf_counter()
+    size = (params.width, params.height)
+    for pair in manifest.pairs:
+        for _ in farneback(read_frames(raw / pair.unstable.path, size=size), params):
+            pass
+        for _ in read_frames(raw / pair.stable.path, size=size):
+            pass
+    cv2.setNumThreads(threads)
+    return time.perf_counter() - began
+
+
+def _measure_reading(index: ShardIndex) -> Row:
+    reader, rng = ShardReader(index), np.random.default_rng(0)
+    wanted = [
+        (pair, int(rng.integers(pair.num_frames - _CLIP_FRAMES + 1)))
+        for pair in rng.choice(np.array(index.pairs, object), _NUM_CLIPS)
+    ]
+    # Once, that it is the reading which is timed and not the disk.
+    clips = [reader.read(pair, first, _CLIP_FRAMES) for pair, first in wanted]
+    arrays = [np.array(array) for array in clips[0].values()]
+    num_bytes = sum(array.nbytes for array in arrays)
+    read_s, copy_s = np.inf, np.inf
+    for _ in range(5):
+        began = time.perf_counter()
+        for pair, first in wanted:
+            reader.read(pair, first, _CLIP_FRAMES)
+        read_s = min(read_s, time.perf_counter() - began)
+        began = time.perf_counter()
+        for _ in wanted:
+            for array in arrays:
+                array.copy()
+        copy_s = min(copy_s, time.perf_counter() - began)
+    speeds = [_NUM_CLIPS * num_bytes / seconds / 2**30 for seconds in (read_s, copy_s)]
+    return Row(
+        f"clip of {_CLIP_FRAMES} frames from shards",
+        f"{speeds[0]:.1f} GiB/s",
+        "copy in memory",
+        f"{speeds[1]:.1f} GiB/s",
+        speeds[0] / speeds[1],
+    )
+
+
+def _pairs_of(clips: list[Path], raw: Path) -> Manifest:
+    raw.mkdir(parents=True)
+    pairs = []
+    for clip in clips:
+        (raw / clip.name).symlink_to(clip.resolve())
+        info = probe(clip)
+        num_frames = count_frames(clip)
+        file = VideoFile(
+            clip.name,
+            sha256_of(clip),
+            num_frames,
+            float(info.frame_rate),
+            info.width,
+            info.height,
+        )
+        pairs.append(
+            VideoPair(
+                clip.stem, clip.stem, "train", num_frames=num_frames, stable=file, unstable=file
+            )
+        )
+    return Manifest("folder", "folder", tuple(pairs), ())

@@ -1,0 +1,1 @@
+"""The page of `deepstab app`: a video in, before and after side by side."""
