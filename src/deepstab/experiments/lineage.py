@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from deepstab.errors import DeepStabError
-from deepstab.experiments.records import Record, Records
 from deepstab.models import shipping
 from deepstab.models.origin import Origin, sha256_of_weights
 from deepstab.tracking import names
@@ -23,9 +22,15 @@ from deepstab.tracking.lockfile import outputs
 from deepstab.video.frames import read_comment
 from deepstab.video.writer import FORMATS
 
+if TYPE_CHECKING:
+    from deepstab.experiments.records import Record, Records
+
 # One link of the chain: what is said of it, in the order to show it.
 Facts = dict[str, Any]
 Chain = dict[str, Facts]
+
+SHIPPED_COMMIT = shipping.WEIGHTS.with_suffix(".commit")
+"""Names the commit whose code and parameters made the weights that ship."""
 
 _WEIGHTS_SUFFIXES = {".pth", ".safetensors"}
 
@@ -54,6 +59,9 @@ def read_file(path: Path) -> FileOrigin:
     Raises:
         DeepStabError: the file cannot be read, or says nothing of a run.
     """
+    if path.resolve() == shipping.WEIGHTS.resolve():
+        about, sha256 = _read_shipped()
+        return FileOrigin("", _checkpoint_facts(about, sha256), _own_chain(about, sha256))
     if path.suffix in _WEIGHTS_SUFFIXES:
         return _read_weights(path)
     if path.suffix == ".json":
@@ -135,8 +143,8 @@ def _read_shipped() -> tuple[dict[str, Any], str]:
     """What the weights that ship say of themselves, and their SHA-256, without torch."""
     shipping.verify(shipping.WEIGHTS)
     with safe_open(shipping.WEIGHTS, framework="np") as file:
-        said = file.metadata()
-    about = json.loads(said["checkpoint"]) | {"commit": said.get("commit")}
+        about = json.loads(file.metadata()["checkpoint"])
+    about["commit"] = SHIPPED_COMMIT.read_text(encoding="utf-8").strip()
     return about, sha256_of_weights(load_file(shipping.WEIGHTS))
 
 
