@@ -74,9 +74,9 @@ ENDINGS = {
 }
 
 
-def spawned() -> list[psutil.Process]:
-    """The children that make calls; multiprocessing has one more, for itself."""
-    children = psutil.Process().children()
+def spawned(process: psutil.Process | None = None) -> list[psutil.Process]:
+    """Children that make calls, of this process or another; multiprocessing has its own beside."""
+    children = (process or psutil.Process()).children()
     return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
 
 
