@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +77,12 @@ ENDINGS = {
 
 def spawned(process: psutil.Process | None = None) -> list[psutil.Process]:
     """Children that make calls, of this process or another; multiprocessing has its own beside."""
-    children = (process or psutil.Process()).children()
-    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+    found = []
+    for child in (process or psutil.Process()).children():
+        with suppress(psutil.NoSuchProcess):
+            if any("spawn_main" in word for word in child.cmdline()):
+                found.append(child)
+    return found
 
 
 def say_and_hang(path: Path) -> None:
