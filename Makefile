@@ -2,7 +2,7 @@ PYTHON ?= python3
 # Stages say `python`: the environment's own.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test install-test chaos fuzz walkthrough server-test check audit ui bench-quality \
+.PHONY: setup repro test install-test chaos fuzz walkthrough server-test check audit docs ui bench-quality \
   bench-learning bench-throughput
 
 setup: .venv/ready
@@ -40,11 +40,16 @@ check: setup
 	ruff format --check .
 	mypy
 	lint-imports
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 	LOCK=1 pytest --no-header tests/pipeline/test_lock.py
 
 # Known vulnerabilities of the pinned packages, by PyPI's advisories. What cannot be asked is no pass.
 audit: .venv/audit
 	.venv/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+
+# The site, in site/; its reference is made of the code.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 ui: setup
 	mlflow ui --host 127.0.0.1 --port 5000
