@@ -1,5 +1,6 @@
 """Every command of README and docs is run by a test, or it is said here why not."""
 
+# ruff: noqa: E501  # a table
 from __future__ import annotations
 
 import re
