@@ -173,8 +173,8 @@ class _Training:
 
     def log_history(self, so_far: SoFar) -> None:
         """Report the epochs done, their training terms as means at the last step of each."""
-        quality = so_far.input_quality.items()
-        self._tracker.log_metrics({names.INPUT_PREFIX + k: v for k, v in quality}, step=0)
+        as_filmed = so_far.input_quality.items()
+        self._tracker.set_tags({names.INPUT_PREFIX + k: f"{v:.6g}" for k, v in as_filmed})
         figures = so_far.history[0].keys() - {"epoch"}
         for epoch, row in enumerate(so_far.history):
             end = epoch * self.steps_per_epoch
