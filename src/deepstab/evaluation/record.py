@@ -27,8 +27,8 @@ from deepstab.tracking.run import Tracker
 
 STRIP_NAME = "side_by_side.png"
 
-# Of the untrained network MLflow's charts get these alone, and nothing of what no parameter changes;
-# the note and the report have all.
+# Of the untrained network MLflow's charts get these alone, and nothing of what no parameter
+# changes; the note and the report have all.
 _COMPARED = ("psnr", "cropped_ssim", "jitter_px", "stability")
 
 

@@ -47,6 +47,7 @@ EXPERIMENT_TAG = "dvc.experiment"
 CHANGED_PARAMS_TAG = "params.changed"
 RERUN_OF_TAG = "deepstab.rerun_of"
 TRAINED_IN_TAG = "deepstab.trained_in"
+TRAINING_TAG = "deepstab.training"
 # ... what it learned from, and what came out.
 DATA_SOURCE_TAG = "data.source"
 DATA_GENERATED_TAG = "data.generated"

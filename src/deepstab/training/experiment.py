@@ -13,7 +13,7 @@ from deepstab.models.vgg19 import VGG19_NAME
 from deepstab.tracking import names
 from deepstab.tracking.durations import recall_durations
 from deepstab.tracking.run import Tracker
-from deepstab.tracking.store import Interrupted, start_run
+from deepstab.tracking.store import Training, start_run
 from deepstab.training.fingerprint import fingerprint
 from deepstab.training.loop import TrainingResult, train
 from deepstab.training.state import StateFile
@@ -48,16 +48,14 @@ def run_experiment(
         names.DATA_SOURCE_TAG: manifest.source,
         names.DATA_GENERATED_TAG: str(manifest.generated),
     }
-    earlier = state.interrupted_run()
     with start_run(
         experiment=params.tracking.experiment,
         root=root,
         outbox=scratch / "outbox",
         tags=tags,
         system_metrics=True,
-        interrupted=Interrupted(earlier, flatten(params)) if earlier else None,
+        training=Training(state.training_id(), flatten(params)),
     ) as tracker:
-        state.note_run(tracker.run_id)
         _log_inputs(tracker, params, manifest)
         tracker.log_text(params_file.read_bytes().decode(), names.PARAMS_FILE)
         tracker.log_artifact(raw / MANIFEST_NAME, names.DATA_FOLDER)
