@@ -17,10 +17,10 @@ from deepstab.app import picture
 from deepstab.app.job import Settings, Step, process, result_name
 from deepstab.app.server import Service
 from deepstab.errors import DeepStabError
+from deepstab.stabilization.folder import SUFFIXES
 
 _ABOUT = """# DeepStab
 Drop a shaky video, get it back as if from a gimbal. It stays on this machine."""
-_SUFFIXES = [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".ts"]
 _CROPS = {"as much as the shake is worth": "auto", "nothing (edges are repeated)": "none"}
 _MOST_WAITING = 20
 # How often Gradio looks for files of pages that were closed, and after how long they go, s.
@@ -73,7 +73,7 @@ def build(service: Service, visits: Visits) -> gr.Blocks:
         title="DeepStab", delete_cache=(_CLEAN_EVERY_S, _CLEAN_AFTER_S), analytics_enabled=False
     ) as page:
         gr.Markdown(_ABOUT)
-        upload = gr.File(label="Video", file_types=_SUFFIXES, height=140)
+        upload = gr.File(label="Video", file_types=list(SUFFIXES), height=140)
         with gr.Row():
             crop = gr.Radio(
                 [*_CROPS, "exactly this share"],
