@@ -543,22 +543,22 @@ def test_a_folder_killed_again_and_again_comes_out_the_same(clip: Path, tmp_path
     (source / "notes.txt").touch()
     command = [str(COMMAND), "stabilize", str(source)]
     fast = ["--preset", "ultrafast"]
-    first = ("stabilize", source, whole, *fast)
+    first = deepstab("stabilize", source, whole, *fast)
     assert first.returncode == 1
     assert "1 of 3 videos could not be stabilized" in first.stderr
     assert f"left out, no videos by their suffix: {source / 'notes.txt'}" in first.stdout
     chance = random.Random(0)
-    for _ in range(4):
+    for _ in range(2):
         process = subprocess.Popen([*command, str(results), *fast], stderr=subprocess.DEVNULL)
         time.sleep(chance.uniform(0.5, 4))
         process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
         process.wait()
-    assert ("stabilize", source, results, *fast).returncode == 1
-    again = ("stabilize", source, results, *fast)
+    assert deepstab("stabilize", source, results, *fast).returncode == 1
+    again = deepstab("stabilize", source, results, *fast)
     assert "3 videos, 2 of them done before" in again.stdout
     for name in ("a.mp4", "more/b.mp4", "stabilized.csv"):
         left, right = ((folder / name).read_text(errors="replace") for folder in (results, whole))
         assert left.replace(str(results), "") == right.replace(str(whole), "")
-    rows = list(csv.DictReader((results / "stabilized.csv").open()))
+    rows = list(csv.DictReader((results / "stabilized.csv").read_text().splitlines()))
     assert [bool(row["error"]) for row in rows] == [False, True, False]
     assert float(rows[0]["jitter after"]) < 0.6 * float(rows[0]["jitter before"])
