@@ -9,8 +9,8 @@ from deepstab.errors import run_stage, stage_imports
 with stage_imports():
     from deepstab.tracking.store import project_root
     from deepstab.training.experiment import run_experiment
+    from deepstab.training.launch import start_all
     from deepstab.training.loop import history_csv
-    from deepstab.training.processes import start_all
 
 
 def main() -> None:

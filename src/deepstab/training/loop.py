@@ -172,8 +172,9 @@ class _Training:
             )
             return SoFar(as_filmed, history=[{"epoch": 0, **as_initialized}])
         state_dicts, so_far = left
+        networks = self._unwrapped()
         for name, state_dict in state_dicts.items():
-            getattr(self._networks, name).load_state_dict(state_dict)
+            getattr(networks, name).load_state_dict(state_dict)
         if so_far.best is not None:  # of a run that was deleted, perhaps
             so_far.best["run_id"] = self._tracker.run_id
         log.info("resuming after epoch %d", len(so_far.history) - 1)
@@ -182,7 +183,8 @@ class _Training:
 
     def state_dicts(self) -> dict[str, Any]:
         """What `resume` loads into the networks."""
-        return {name: getattr(self._networks, name).state_dict() for name in _STATEFUL}
+        networks = self._unwrapped()
+        return {name: getattr(networks, name).state_dict() for name in _STATEFUL}
 
     def log_history(self, so_far: SoFar) -> None:
         """Report the epochs done, their training terms as means at the last step of each."""
@@ -279,7 +281,9 @@ class _Training:
     def _unwrapped(self) -> Networks:
         """The networks themselves, whatever wraps them for the device."""
         models = {
-            name: self._accelerator.unwrap_model(getattr(self._networks, name))
+            name: self._accelerator.unwrap_model(
+                getattr(self._networks, name), keep_torch_compile=False
+            )
             for name in ("generator", "discriminator")
         }
         return dataclasses.replace(self._networks, **models)
