@@ -2,8 +2,8 @@ PYTHON ?= python3
 # Stages say `python`: the environment's own.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test install-test chaos fuzz walkthrough server-test check audit docs ui bench-quality \
-  bench-learning bench-throughput
+.PHONY: setup repro test install-test launch-test chaos fuzz walkthrough server-test check audit docs ui \
+  bench-quality bench-learning bench-throughput
 
 setup: .venv/ready
 
@@ -18,6 +18,10 @@ test: setup
 # The wheel in an empty environment: packages, size, a first video.
 install-test: setup
 	INSTALL=1 pytest -rP tests/e2e/test_install.py
+
+# Two processes that train together, as accelerate and torchrun start them, killed and run again.
+launch-test: setup
+	LAUNCH=1 OMP_NUM_THREADS=1 pytest tests/unit/training/test_launch.py
 
 # Every command of docs/experiments-walkthrough.md, in a fresh clone with small videos.
 walkthrough: setup

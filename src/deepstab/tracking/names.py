@@ -51,6 +51,7 @@ TRAINING_TAG = "deepstab.training"
 # ... what it learned from, and what came out.
 DATA_SOURCE_TAG = "data.source"
 DATA_GENERATED_TAG = "data.generated"
+PROCESSES_TAG = "train.processes"
 EPOCH_TAG = "checkpoint.epoch"
 GENERATOR_TAG = "checkpoint.generator_sha256"
 FINAL_GENERATOR_TAG = "checkpoint.final_generator_sha256"
