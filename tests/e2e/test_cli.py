@@ -173,7 +173,13 @@ def test_it_runs_without_what_only_the_pipeline_needs(clip: Path, tmp_path: Path
     assert light("stabilize", clip, again, "--plot", plot, ok=False).endswith(
         f"matplotlib is not installed, {needed}"
     )
-    for arguments in (("stabilize", clip, again, "--weights", "best.pth"), ("lineage", steady)):
+    chain = json.loads(light("lineage", "--json", steady))
+    assert chain["parameters"]["data"]["videos"]["folder"] == "material"
+    for arguments in (
+        ("stabilize", clip, again, "--weights", "best.pth"),
+        ("lineage", "best.pth"),
+        ("lineage", "a-run"),
+    ):
         error = light(*arguments, ok=False)
         assert error.startswith("error: ")
         assert error.endswith(needed)
@@ -299,6 +305,7 @@ def test_the_shipped_weights_tell_what_made_them(clip: Path, tmp_path: Path) -> 
         assert chain["data"]["source"] == "videos"
         assert chain["data"]["manifest_sha256"] == shipped.manifest_digest
         assert chain["checkpoint"]["epoch"] == str(shipped.epoch)
+        assert re.fullmatch("[0-9a-f]{40}", chain["checkpoint"]["commit"])
         assert chain["checkpoint"]["generator_sha256"] == shipped.generator_sha256()
         assert chain["parameters"] == shipped.made_with
 

@@ -2,144 +2,133 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import threading
+import logging
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from deepstab.app import picture
-from deepstab.app.job import Settings, Step, process, result_name
-from deepstab.app.server import Service
+from deepstab.app.job import Settings
+from deepstab.app.visits import Job, Visits
 from deepstab.errors import DeepStabError
 from deepstab.stabilization.folder import SUFFIXES
+from deepstab.video.limits import Limits
 
-_ABOUT = """# DeepStab
-Drop a shaky video, get it back as if from a gimbal. It stays on this machine."""
+_ABOUT = """<h1>DeepStab</h1>
+<p>Drop a shaky video, get it back as if from a gimbal. It stays on this machine.</p>"""
 _CROPS = {"as much as the shake is worth": "auto", "nothing (edges are repeated)": "none"}
-_MOST_WAITING = 20
-# How often Gradio looks for files of pages that were closed, and after how long they go, s.
-_CLEAN_EVERY_S, _CLEAN_AFTER_S = 60, 24 * 3600
+# How often Gradio looks for what pages that were closed have left, and after how long it goes, s.
+_CLEAN_EVERY_S, _CLEAN_AFTER_S = 600, 24 * 3600
+_LOOK_EVERY_S = 0.3
+
+# What is to change on the page, by component.
+Changes = dict[Any, Any]
 
 
-class Visits:
-    """The folder of every open page, and whether its visitor wants the work to end."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._cancelled: dict[str, threading.Event] = {}
-
-    def begin(self, visitor: str) -> tuple[Path, threading.Event]:
-        """An empty folder for the next result of a visitor."""
-        self.end(visitor)
-        folder = Path(tempfile.mkdtemp(dir=self._root, prefix=f"result-{visitor}-"))
-        self._cancelled[visitor] = threading.Event()
-        return folder, self._cancelled[visitor]
-
-    def cancel(self, visitor: str) -> None:
-        """Let what is under way end."""
-        if visitor in self._cancelled:
-            self._cancelled[visitor].set()
-
-    def end(self, visitor: str) -> None:
-        """Remove what a visitor has."""
-        self.cancel(visitor)
-        for folder in self._root.glob(f"result-{visitor}-*"):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def build(service: Service, visits: Visits) -> gr.Blocks:
+def build(visits: Visits, limits: Limits) -> gr.Blocks:
     """The page, not yet served."""
-
-    def run(
-        upload: str | None, crop: str, percent: float, strength: float, request: gr.Request
-    ) -> Iterator[tuple[Any, str]]:
-        running, idle = gr.Button(interactive=False), gr.Button(interactive=True)
-        if upload is None:
-            yield idle, picture.failure("no video: drop one above first")
-            return
-        folder, cancelled = visits.begin(str(request.session_hash))
-        settings = Settings(_CROPS.get(crop, f"{percent:g}"), strength)
-        for shown in _work(service, Path(upload), folder, settings, cancelled):
-            yield running, shown
-        yield idle, shown
-
     with gr.Blocks(
         title="DeepStab", delete_cache=(_CLEAN_EVERY_S, _CLEAN_AFTER_S), analytics_enabled=False
     ) as page:
-        gr.Markdown(_ABOUT)
-        upload = gr.File(label="Video", file_types=list(SUFFIXES), height=140)
+from deepstab.stabilization.folder import SUFFIXES
+        gr.HTML(_ABOUT)
         with gr.Row():
-            crop = gr.Radio(
-                [*_CROPS, "exactly this share"],
-                value=next(iter(_CROPS)),
-                label="Cut away",
-                min_width=280,
+            upload = gr.File(
+                label="Video", file_types=list(SUFFIXES), height=196, scale=2, min_width=280
             )
-            percent = gr.Slider(1, 50, value=10, step=1, label="%", visible=False)
-            strength = gr.Slider(
-                0, 4, value=1, step=0.1, label="Strength, 1 as tuned", min_width=280
-            )
+            with gr.Column(scale=3, min_width=280):
+                crop = gr.Radio(
+                    [*_CROPS, "exactly this share"], value=next(iter(_CROPS)), label="Cut away"
+                )
+                percent = gr.Slider(1, 50, value=10, step=1, label="%", visible=False)
+                strength = gr.Slider(0, 4, value=1, step=0.1, label="Strength, 1 as tuned")
         with gr.Row():
             start = gr.Button("Stabilize", variant="primary")
-            cancel = gr.Button("Cancel")
-        shown = gr.HTML()
-        crop.change(lambda choice: gr.Slider(visible=choice not in _CROPS), crop, percent)
-        start.click(run, [upload, crop, percent, strength], [start, shown], show_progress="hidden")
-        cancel.click(_cancel_for(visits), None, None, queue=False)
-        page.unload(_end_for(visits))
-    return page.queue(default_concurrency_limit=1, max_size=_MOST_WAITING)
+            cancel = gr.Button("Cancel", interactive=False)
+        status = gr.HTML(picture.hint(limits), min_height=60)
+        players, scores, paths = gr.HTML(), gr.HTML(), gr.HTML()
 
-
-def _work(
-    service: Service,
-    source: Path,
-    folder: Path,
-    settings: Settings,
-    cancelled: threading.Event,
-) -> Iterator[str]:
-    """What is shown while a video is worked on, and at last what became of it."""
-    destination = folder / result_name(source.name)
-    phase, began = "", 0.0
-    steps = process(source, destination, settings, service.limits, service.confinement)
-    with closing(steps):
-        while not cancelled.is_set():
+        def run(
+            source: str | None, choice: str, share: float, amount: float, request: gr.Request
+        ) -> Iterator[Changes]:
+            if source is None:
+                yield {status: picture.failure("no video: drop one above first")}
+                return
+            yield {
+                start: gr.Button(interactive=False),
+                cancel: gr.Button(interactive=True),
+                status: picture.note("Waiting…"),
+                **dict.fromkeys((players, scores, paths), ""),
+            }
+            settings = Settings(_CROPS.get(choice, f"{share:g}"), amount)
             try:
-                step = next(steps)
-            except StopIteration as done:
-                yield picture.result(source, done.value)
-                return
+                job = visits.begin(str(request.session_hash), Path(source), settings)
+                yield from _follow(job, visits, status, (players, scores, paths))
             except DeepStabError as error:
-                yield picture.failure(str(error).replace(str(source), source.name))
-                return
-            if step is None:
-                continue
-            if step.phase != phase:
-                phase, began = step.phase, time.monotonic()
-            yield picture.progress(step, _left_s(step, time.monotonic() - began))
-    yield "<p role='status'>Cancelled.</p>"
+                line = str(error).replace(f"{Path(source).parent}/", "")
+                yield {status: picture.failure(line)}
+            except Exception:
+                logging.getLogger(__name__).exception("a fault of deepstab app")
+                yield {status: picture.failure("a fault of this program; the terminal has more")}
+            yield {start: gr.Button(interactive=True), cancel: gr.Button(interactive=False)}
+
+        def take(source: str, request: gr.Request) -> None:
+            visits.upload(str(request.session_hash), Path(source))
+
+        def stop(request: gr.Request) -> None:
+            visits.cancel(str(request.session_hash))
+
+        def leave(request: gr.Request) -> None:
+            visits.end(str(request.session_hash))
+
+        crop.change(
+            lambda choice: gr.Slider(visible=choice not in _CROPS),
+            crop,
+            percent,
+            api_visibility="private",
+        )
+        upload.upload(take, upload, api_visibility="private")
+        start.click(
+            run,
+            [upload, crop, percent, strength],
+            [start, cancel, status, players, scores, paths],
+            show_progress="hidden",
+            # The visits have a queue of their own, in which one that waits can be canceled.
+            concurrency_limit=None,
+            api_visibility="private",
+        )
+        cancel.click(stop, queue=False, api_visibility="private")
+        page.unload(leave)
+    return page
 
 
-def _left_s(step: Step, spent_s: float) -> float | None:
-    if not step.total or step.done < 10:
-        return None
-    return spent_s * (step.total - step.done) / step.done
+def _follow(
+    job: Job, visits: Visits, status: gr.HTML, results: tuple[gr.HTML, gr.HTML, gr.HTML]
+) -> Iterator[Changes]:
+    """What changes on the page while a job waits, is under way and ends.
 
-
-def _cancel_for(visits: Visits) -> Any:
-    def cancel(request: gr.Request) -> None:
-        visits.cancel(str(request.session_hash))
-
-    return cancel
-
-
-def _end_for(visits: Visits) -> Any:
-    def end(request: gr.Request) -> None:
-        visits.end(str(request.session_hash))
-
-    return end
+    Raises:
+        DeepStabError: what went wrong.
+    """
+    players, scores, paths = results
+    is_shown = False
+    is_done = False
+    while not is_done:
+        is_done = job.is_done(within_s=_LOOK_EVERY_S)
+        if job.made is not None and not is_shown:
+            is_shown = True
+            yield {players: picture.players(job.made), paths: picture.paths(job.made)}
+        if job.step is not None:
+            spent_s = time.monotonic() - job.step_began_s
+            yield {status: picture.progress(job.step, spent_s)}
+        else:
+            yield {status: picture.waiting(visits.num_ahead(job))}
+    try:
+        yield {scores: picture.scores(job.scores.result()), status: picture.note("Done.")}
+    except CancelledError:
+        kept = "" if job.made is None else " The video was whole already."
+        yield {status: picture.note(f"Canceled.{kept}")}

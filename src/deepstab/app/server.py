@@ -5,26 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 
 from deepstab.app import picture
+from deepstab.app.visits import Service, Visits
 from deepstab.errors import ParameterError
-from deepstab.video.confined import Confinement
-from deepstab.video.limits import Limits
 
-
-@dataclass(frozen=True)
-class Service:
-    """What the server may spend.
-
-    Attributes:
-        limits: of each video.
-        confinement: of the process that works on one.
-    """
-
-    limits: Limits
-    confinement: Confinement
+_HOST = "127.0.0.1"
 
 
 def serve(service: Service, *, port: int) -> None:
@@ -36,33 +24,53 @@ def serve(service: Service, *, port: int) -> None:
     with tempfile.TemporaryDirectory(prefix="deepstab-app-") as folder:
         # Read where it is imported. It would tell its makers of every start.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
-        import gradio as gr
+        # Uploads begin there.
+        tempfile.tempdir = folder
+        with closing(Visits(Path(folder), service)) as visits:
+            _serve(visits, service, folder, port)
 
-        from deepstab.app.page import Visits, build
 
-        page = build(service, Visits(Path(folder)))
-        try:
-            page.launch(
-                server_name="127.0.0.1",
-                server_port=port,
-                max_file_size=service.limits.num_bytes,
-                allowed_paths=[folder],
-                theme=gr.themes.Default(
-                    primary_hue="orange",
-                    font=["system-ui", "sans-serif"],
-                    font_mono=["ui-monospace", "monospace"],
-                ),
-                css=picture.CSS,
-                footer_links=[],
-                quiet=True,
-                prevent_thread_lock=True,
-            )
-        except OSError as error:
-            raise ParameterError(
-                f"port {port} of 127.0.0.1 cannot be used ({error}); give another by --port"
-            ) from None
-        print(f"DeepStab is at http://127.0.0.1:{port}; Ctrl-C ends it", flush=True)
-        try:
-            threading.Event().wait()
-        finally:
-            page.close(verbose=False)
+def _serve(visits: Visits, service: Service, folder: str, port: int) -> None:
+    import gradio as gr
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from deepstab.app.page import build
+
+    page = build(visits, service.limits)
+    # Another site's name that leads here is refused.
+    guard = Middleware(TrustedHostMiddleware, allowed_hosts=[_HOST, "localhost"])
+    try:
+        page.launch(
+            server_name=_HOST,
+            server_port=port,
+            share=False,
+            max_file_size=service.limits.num_bytes,
+            allowed_paths=[folder],
+            app_kwargs={"docs_url": None, "redoc_url": None, "middleware": [guard]},
+            theme=gr.themes.Default(
+                primary_hue="orange",
+                font=["system-ui", "sans-serif"],
+                font_mono=["ui-monospace", "monospace"],
+            ).set(
+                # White on it can be read.
+                button_primary_background_fill="*primary_700",
+                button_primary_background_fill_dark="*primary_700",
+                button_primary_background_fill_hover="*primary_800",
+                button_primary_background_fill_hover_dark="*primary_800",
+            ),
+            css_paths=[picture.CSS],
+            footer_links=[],
+            run_history=False,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        raise ParameterError(
+            f"port {port} of {_HOST} cannot be used ({error}); give another by --port"
+        ) from None
+    print(f"DeepStab is at http://{_HOST}:{port}; Ctrl-C ends it", flush=True)
+    try:
+        threading.Event().wait()
+    finally:
+        page.close(verbose=False)

@@ -39,13 +39,11 @@ def lineage(
 
     A FILE that is not what its run made is an error; of one whose run is not in the store, what it
     says itself is printed first. Weights trained untracked, such as those that ship, tell their own
-    data and parameters.
+    data, commit and parameters.
     """
     with one_line_errors():
         from deepstab.errors import TrackingError
         from deepstab.experiments.lineage import contradiction, is_file, read_file, trace
-        from deepstab.experiments.records import Records
-        from deepstab.tracking.store import project_root
 
         origin = read_file(Path(subject)) if is_file(subject) else None
         own: Chain = {}
@@ -59,6 +57,9 @@ def lineage(
                 raise TrackingError(
                     f"{subject}: its weights were trained untracked; nothing more is known of them"
                 )
+            from deepstab.experiments.records import Records
+            from deepstab.tracking.store import project_root
+
             records = Records(project_root())
             chain = trace(records, records.find(subject if origin is None else origin.run_id))
         except TrackingError:

@@ -41,8 +41,6 @@ from deepstab.progress import progress
 if TYPE_CHECKING:
     from deepstab.stabilization.whole_video import Stabilization
 
-# Of a frame on the page: 4K of every aspect.
-_MOST_PIXELS = 4096 * 4096
 # So many times its length may a video take.
 _SLOWEST = 4
 
@@ -135,6 +133,7 @@ def show_page(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of 127.0.0.1.")] = 7860,
     most_mib: Annotated[int, typer.Option(min=1, help="Largest video, MiB.")] = 2048,
     most_minutes: Annotated[float, typer.Option(help="Longest video, minutes.")] = 30.0,
+    most_megapixels: Annotated[float, typer.Option(help="Largest frame.")] = 17.0,
     most_memory: Annotated[int, typer.Option(min=1, help="Of the work on one, GiB.")] = 6,
 ) -> None:
     """Open a page on this machine: drop a video, see before and after.
@@ -144,14 +143,15 @@ def show_page(
     deepstab[app].
     """
     with one_line_errors():
-        from deepstab.app.server import Service, serve
+        from deepstab.app.server import serve
+        from deepstab.app.visits import Service
         from deepstab.video.confined import Confinement
         from deepstab.video.limits import Limits
 
         limits = Limits(
             num_bytes=most_mib * 2**20,
             duration_s=60 * most_minutes,
-            num_pixels=_MOST_PIXELS,
+            num_pixels=round(1e6 * most_megapixels),
         )
         confinement = Confinement(
             memory_bytes=most_memory * 2**30, time_s=_SLOWEST * 60 * most_minutes

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from deepstab.errors import DeepStabError
-from deepstab.experiments.records import Record, Records
-from deepstab.models.origin import Origin
+from deepstab.models import shipping
+from deepstab.models.origin import Origin, sha256_of_weights
 from deepstab.tracking import names
 from deepstab.tracking.lockfile import outputs
 from deepstab.video.frames import read_comment
 from deepstab.video.writer import FORMATS
 
 if TYPE_CHECKING:
-    from deepstab.models.checkpoints import Checkpoint
+    from deepstab.experiments.records import Record, Records
 
 # One link of the chain: what is said of it, in the order to show it.
 Facts = dict[str, Any]
 Chain = dict[str, Facts]
+
+SHIPPED_COMMIT = shipping.WEIGHTS.with_suffix(".commit")
+"""Names the commit whose code and parameters made the weights that ship."""
 
 _WEIGHTS_SUFFIXES = {".pth", ".safetensors"}
 
@@ -53,10 +59,11 @@ def read_file(path: Path) -> FileOrigin:
     Raises:
         DeepStabError: the file cannot be read, or says nothing of a run.
     """
+    if path.resolve() == shipping.WEIGHTS.resolve():
+        about, sha256 = _read_shipped()
+        return FileOrigin("", _checkpoint_facts(about, sha256), _own_chain(about, sha256))
     if path.suffix in _WEIGHTS_SUFFIXES:
-        checkpoint = _load_weights(str(path))
-        chain = {} if checkpoint.run_id else _untracked(checkpoint)
-        return FileOrigin(checkpoint.run_id, _checkpoint_facts(checkpoint), chain)
+        return _read_weights(path)
     if path.suffix == ".json":
         return _read_metrics(path)
     origin = Origin.find(read_comment(path))
@@ -66,11 +73,11 @@ def read_file(path: Path) -> FileOrigin:
             "video that deepstab stabilized"
         )
     facts: Facts = {"generator_sha256": origin.generator_sha256}
-    shipped = None if origin.run_id else _load_weights(None)
-    if shipped is None or shipped.generator_sha256() != origin.generator_sha256:
+    about, sha256 = _read_shipped()
+    if origin.run_id != about["run_id"] or origin.generator_sha256 != sha256:
         return FileOrigin(origin.run_id, facts)
     facts["weights"] = f"shipped with deepstab {version('deepstab')}"
-    return FileOrigin(origin.run_id, facts, _untracked(shipped))
+    return FileOrigin(origin.run_id, facts, _own_chain(about, sha256))
 
 
 def trace(records: Records, record: Record) -> Chain:
@@ -123,28 +130,43 @@ def as_text(chain: Chain) -> str:
     return "\n".join(blocks)
 
 
-def _load_weights(name: str | None) -> Checkpoint:
+def _read_weights(path: Path) -> FileOrigin:
     from deepstab.models.checkpoints import load_weights  # torch takes seconds to load
 
-    return load_weights(name)
+    checkpoint = load_weights(str(path))
+    about, sha256 = checkpoint.about(), checkpoint.generator_sha256()
+    chain = {} if checkpoint.run_id else _own_chain(about, sha256)
+    return FileOrigin(checkpoint.run_id, _checkpoint_facts(about, sha256), chain)
 
 
-def _checkpoint_facts(checkpoint: Checkpoint) -> Facts:
+def _read_shipped() -> tuple[dict[str, Any], str]:
+    """What the weights that ship say of themselves, and their SHA-256, without torch."""
+    shipping.verify(shipping.WEIGHTS)
+    with safe_open(shipping.WEIGHTS, framework="np") as file:
+        about = json.loads(file.metadata()["checkpoint"])
+    about["commit"] = SHIPPED_COMMIT.read_text(encoding="utf-8").strip()
+    return about, sha256_of_weights(load_file(shipping.WEIGHTS))
+
+
+def _checkpoint_facts(about: Mapping[str, Any], generator_sha256: str) -> Facts:
     return {
-        "epoch": str(checkpoint.epoch),
-        "generator_sha256": checkpoint.generator_sha256(),
-        "manifest_sha256": checkpoint.manifest_digest,
-        **{f"validation {name}": value for name, value in checkpoint.validation.items()},
+        "commit": about.get("commit"),
+        "epoch": str(about["epoch"]),
+        "generator_sha256": generator_sha256,
+        "manifest_sha256": about["manifest_digest"],
+        **{f"validation {name}": value for name, value in about["validation"].items()},
     }
 
 
-def _untracked(checkpoint: Checkpoint) -> Chain:
-    """What a checkpoint itself says of a training that no run recorded."""
-    data = checkpoint.made_with.get("data", {})
+def _own_chain(about: Mapping[str, Any], generator_sha256: str) -> Chain:
+    """What weights themselves say of a training that no run recorded."""
+    data = about["params"].get("data", {})
+    source = data.get("source")
+    folder = data.get(source, {}).get("folder") if source == "videos" else None
     return {
-        "data": {"source": data.get("source"), "manifest_sha256": checkpoint.manifest_digest},
-        "checkpoint": _checkpoint_facts(checkpoint),
-        "parameters": checkpoint.made_with,
+        "data": {"source": source, "folder": folder, "manifest_sha256": about["manifest_digest"]},
+        "checkpoint": _checkpoint_facts(about, generator_sha256),
+        "parameters": about["params"],
     }
 
 
