@@ -34,7 +34,6 @@ def build(visits: Visits, limits: Limits) -> gr.Blocks:
     with gr.Blocks(
         title="DeepStab", delete_cache=(_CLEAN_EVERY_S, _CLEAN_AFTER_S), analytics_enabled=False
     ) as page:
-from deepstab.stabilization.folder import SUFFIXES
         gr.HTML(_ABOUT)
         with gr.Row():
             upload = gr.File(
