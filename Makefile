@@ -2,8 +2,8 @@ PYTHON ?= python3
 # Stages say `python`: the environment's own.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test install-test chaos fuzz walkthrough server-test check audit ui bench-quality \
-  bench-learning bench-throughput
+.PHONY: setup repro test install-test launch-test chaos fuzz walkthrough server-test check audit docs ui \
+  bench-quality bench-learning bench-throughput
 
 setup: .venv/ready
 
@@ -18,6 +18,10 @@ test: setup
 # The wheel in an empty environment: packages, size, a first video.
 install-test: setup
 	INSTALL=1 pytest -rP tests/e2e/test_install.py
+
+# Two processes that train together, as accelerate and torchrun start them, killed and run again.
+launch-test: setup
+	LAUNCH=1 OMP_NUM_THREADS=1 pytest tests/unit/training/test_launch.py
 
 # Every command of docs/experiments-walkthrough.md, in a fresh clone with small videos.
 walkthrough: setup
@@ -40,11 +44,16 @@ check: setup
 	ruff format --check .
 	mypy
 	lint-imports
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 	LOCK=1 pytest --no-header tests/pipeline/test_lock.py
 
 # Known vulnerabilities of the pinned packages, by PyPI's advisories. What cannot be asked is no pass.
 audit: .venv/audit
 	.venv/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+
+# The site, in site/; its reference is made of the code.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 ui: setup
 	mlflow ui --host 127.0.0.1 --port 5000

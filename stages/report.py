@@ -9,7 +9,8 @@ with stage_imports():
     from deepstab.config import flatten, load_params
     from deepstab.data.manifest import Manifest
     from deepstab.evaluation.draw import draw_report
-    from deepstab.evaluation.results import Evaluation
+    from deepstab.evaluation.results import Evaluation, mean_measures
+    from deepstab.evaluation.tables import note
     from deepstab.tracking import names
     from deepstab.tracking.store import attach_run, project_root
 
@@ -33,6 +34,9 @@ def main() -> None:
             tracker.log_artifact(
                 path, names.REPORTS_FOLDER if path.suffix == ".html" else names.PLOTS_FOLDER
             )
+        means = mean_measures(evaluation.videos)
+        about = note(means, manifest, trained_in=evaluation.trained_in)
+        tracker.set_tags({names.NOTE_TAG: about})
         tracker.log_metrics({names.DURATION_PREFIX + "report": time.monotonic() - started}, step=0)
     print(summary, end="")
 

@@ -9,6 +9,7 @@ from deepstab.errors import run_stage, stage_imports
 with stage_imports():
     from deepstab.tracking.store import project_root
     from deepstab.training.experiment import run_experiment
+    from deepstab.training.launch import start_all
     from deepstab.training.loop import history_csv
 
 
@@ -20,6 +21,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--reports", type=Path, default=Path("reports"))
     args = parser.parse_args()
+    start_all()
     result = run_experiment(
         args.params,
         raw=args.raw,
@@ -27,6 +29,8 @@ def main() -> None:
         destination=args.checkpoints,
         root=project_root(),
     )
+    if result is None:
+        return
     args.reports.mkdir(parents=True, exist_ok=True)
     best, untrained = result.best.validation, result.history[0]
     scores = {f"val_{name}": round(value, 4) for name, value in best.items()}

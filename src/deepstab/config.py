@@ -280,7 +280,7 @@ class TrainParams(Section):
     windows_per_video: int = Field(
         ge=1, le=1_000_000, description="random windows drawn from each training video per epoch"
     )
-    batch_size: int = Field(ge=1, le=4096, description="clips per step")
+    batch_size: int = Field(ge=1, le=4096, description="clips per step of each process")
     lr_g: Annotated[Number, Field(gt=0)] = Field(description="Adam learning rate of the generator")
     lr_d: Annotated[Number, Field(gt=0)] = Field(
         description="Adam learning rate of the discriminator"

@@ -15,15 +15,16 @@ _PLAIN_INTERVAL_S = 10.0
 class Progress:
     """Counts units of work and shows the rate, the time left and live figures."""
 
-    def __init__(self, total: int | None, *, label: str, unit: str) -> None:
+    def __init__(self, total: int | None, *, label: str, unit: str, shown: bool = True) -> None:
         """Show a bar, without time left where the total is None, not known."""
+        self._shown = shown
         self._label, self._unit, self._total = label, unit, total
         self._done, self._started = 0, time.monotonic()
         self._last_line = self._started
         self._figures = ""
         self._bar = (
             tqdm(total=total, desc=label, unit=f" {unit}", dynamic_ncols=True)
-            if sys.stderr.isatty()
+            if shown and sys.stderr.isatty()
             else None
         )
 
@@ -46,6 +47,8 @@ class Progress:
             self._print_line()
 
     def _print_line(self) -> None:
+        if not self._shown:
+            return
         self._last_line = time.monotonic()
         rate = self._done / max(self._last_line - self._started, 1e-9)
         of_total, time_left = "", ""
@@ -61,9 +64,9 @@ class Progress:
 
 
 @contextmanager
-def progress(total: int | None, *, label: str, unit: str) -> Iterator[Progress]:
+def progress(total: int | None, *, label: str, unit: str, shown: bool = True) -> Iterator[Progress]:
     """A `Progress` that is closed at the end, whatever happens."""
-    bar = Progress(total, label=label, unit=unit)
+    bar = Progress(total, label=label, unit=unit, shown=shown)
     try:
         yield bar
     finally:

@@ -167,8 +167,8 @@ class Campaign:
         found, wanted = self.state(self.work), self.wanted[stage]
         for name in sorted(found.keys() | wanted.keys()):
             if found.get(name) != wanted.get(name):
-                was, is_ = (str(side.get(name))[:300] for side in (wanted, found))
-                faults.append(f"{name} is {is_}, was {was}")
+                was, is_ = (lines_of(side.get(name)) for side in (wanted, found))
+                faults.append(f"{name}: has {sorted(is_ - was)}, has not {sorted(was - is_)}")
         return faults
 
     def state(self, root: Path) -> dict[str, Any]:
@@ -213,6 +213,15 @@ class Campaign:
             artifacts = [p.relative_to(folder).as_posix() for p in files if p.is_file()]
             runs[run_id] = {"status": status, "points": kept, "artifacts": artifacts}
         return runs
+
+
+def lines_of(state: Any) -> set[str]:
+    """What a part of a state consists of, so that two can be compared."""
+    if isinstance(state, dict):
+        return {f"{key} {value}" for key, value in state.items()}
+    if isinstance(state, list):
+        return {f"{number}: {line}" for number, one in enumerate(state) for line in lines_of(one)}
+    return {str(state)}
 
 
 def digest(content: bytes) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import os
+import random
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -355,7 +358,7 @@ BAD_INPUTS = {
     "cut short, index lost": (lambda path: cut_short(path, {}), "cannot be opened"),
     "cut short": (lambda path: cut_short(path, {"movflags": "faststart"}), "video .*bad.mp4 "),
     "only sound": (only_sound, "only sound"),
-    "folder": (lambda path: path.mkdir() or path, "is a folder"),
+    "folder": (lambda path: path.mkdir() or path, "are of one video"),
 }
 
 
@@ -536,3 +539,33 @@ def test_a_warning_is_one_line(untrained_weights: Path, tmp_path: Path) -> None:
     warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == 1
     assert "pixel format yuv420p10le is written as 8-bit" in warnings[0]
+
+
+def test_a_folder_killed_again_and_again_comes_out_the_same(clip: Path, tmp_path: Path) -> None:
+    source, results, whole = (tmp_path / name for name in ("in", "out", "whole"))
+    (source / "more").mkdir(parents=True)
+    for name in ("a.mp4", "more/b.mp4"):
+        shutil.copy(clip, source / name)
+    (source / "broken.mkv").write_bytes(clip.read_bytes()[:3000])
+    (source / "notes.txt").touch()
+    command = [str(COMMAND), "stabilize", str(source)]
+    fast = ["--preset", "ultrafast"]
+    first = deepstab("stabilize", source, whole, *fast)
+    assert first.returncode == 1
+    assert "1 of 3 videos could not be stabilized" in first.stderr
+    assert f"left out, no videos by their suffix: {source / 'notes.txt'}" in first.stdout
+    chance = random.Random(0)
+    for _ in range(2):
+        process = subprocess.Popen([*command, str(results), *fast], stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.5, 4))
+        process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
+        process.wait()
+    assert deepstab("stabilize", source, results, *fast).returncode == 1
+    again = deepstab("stabilize", source, results, *fast)
+    assert "3 videos, 2 of them done before" in again.stdout
+    for name in ("a.mp4", "more/b.mp4", "stabilized.csv"):
+        left, right = ((folder / name).read_text(errors="replace") for folder in (results, whole))
+        assert left.replace(str(results), "") == right.replace(str(whole), "")
+    rows = list(csv.DictReader((results / "stabilized.csv").read_text().splitlines()))
+    assert [bool(row["error"]) for row in rows] == [False, True, False]
+    assert float(rows[0]["jitter after"]) < 0.6 * float(rows[0]["jitter before"])

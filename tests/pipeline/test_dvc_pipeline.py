@@ -70,9 +70,18 @@ def test_one_finished_run_holds_everything(checkout: Checkout) -> None:
     assert params["model.head"] == "motion"
     keys = {key for (key,) in checkout.query("SELECT DISTINCT key FROM metrics")}
     assert {"step/total", "step/smooth", "psnr", "cropped_ssim"} <= keys
-    assert {"test/stabilized/jitter_px", "test/baseline/jitter_px"} <= keys
+    assert {"test/stabilized/jitter_px", "test/untrained/jitter_px"} <= keys
+    # What no parameter changes is a tag or stands in the note.
+    assert not {key for key in keys if "input" in key or "baseline" in key}
     tags = dict(checkout.query("SELECT key, value FROM tags"))
     assert tags["data.generated"] == "True"
+    assert float(tags["input.psnr"]) > 10
+    assert f"deepstab rerun {best.run_id}" in tags["mlflow.note.content"]
+    assert "GENERATED" in tags["mlflow.note.content"]
+    ((about,),) = checkout.query(
+        "SELECT value FROM experiment_tags WHERE key = 'mlflow.note.content'"
+    )
+    assert "Model training" in about
     assert len(tags["mlflow.source.git.commit"]) == 40
     names = {name for (name,) in checkout.query("SELECT name FROM datasets")}
     assert names == {"flights-training", "flights-validation", "flights-test"}

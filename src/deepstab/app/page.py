@@ -15,11 +15,11 @@ from deepstab.app import picture
 from deepstab.app.job import Settings
 from deepstab.app.visits import Job, Visits
 from deepstab.errors import DeepStabError
+from deepstab.stabilization.folder import SUFFIXES
 from deepstab.video.limits import Limits
 
 _ABOUT = """<h1>DeepStab</h1>
 <p>Drop a shaky video, get it back as if from a gimbal. It stays on this machine.</p>"""
-_SUFFIXES = [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".ts"]
 _CROPS = {"as much as the shake is worth": "auto", "nothing (edges are repeated)": "none"}
 # How often Gradio looks for what pages that were closed have left, and after how long it goes, s.
 _CLEAN_EVERY_S, _CLEAN_AFTER_S = 600, 24 * 3600
@@ -37,7 +37,7 @@ def build(visits: Visits, limits: Limits) -> gr.Blocks:
         gr.HTML(_ABOUT)
         with gr.Row():
             upload = gr.File(
-                label="Video", file_types=_SUFFIXES, height=196, scale=2, min_width=280
+                label="Video", file_types=list(SUFFIXES), height=196, scale=2, min_width=280
             )
             with gr.Column(scale=3, min_width=280):
                 crop = gr.Radio(

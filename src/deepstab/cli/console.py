@@ -51,7 +51,8 @@ def exit_when_told() -> None:
 class Phases:
     """One progress bar after another, for the phases that a video goes through."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: str = "") -> None:
+        self._label = label
         self._phase = ""
         self._bar: Progress | None = None
 
@@ -60,7 +61,7 @@ class Phases:
         _Ending.go_on()
         if phase != self._phase or self._bar is None:
             self.close()
-            self._bar = Progress(total, label=phase, unit="frames")
+            self._bar = Progress(total, label=f"{self._label} {phase}".lstrip(), unit="frames")
             self._phase = phase
         self._bar.advance()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 
@@ -20,9 +20,25 @@ Preset = Literal[
 ]
 
 
-InputArgument = Annotated[Path, typer.Argument(metavar="INPUT", help="Video of any common format.")]
+class How(NamedTuple):
+    """What `deepstab.stabilize` is told, by its names."""
+
+    crop: str
+    strength: float
+    weights: str | None
+    encoding: tuple[int, str]
+
+
+InputsArgument = Annotated[
+    list[Path],
+    typer.Argument(metavar="INPUT...", help="Video of any common format, several, or a folder."),
+]
 OutputArgument = Annotated[
-    Path, typer.Argument(metavar="OUTPUT", help="Video to write: .mp4, .m4v, .mov or .mkv.")
+    Path,
+    typer.Argument(
+        metavar="OUTPUT",
+        help="Video to write: .mp4, .m4v, .mov or .mkv; of several or a folder, a folder.",
+    ),
 ]
 WeightsOption = Annotated[
     str | None,

@@ -27,14 +27,15 @@ from deepstab.cli.options import (
     CompareOption,
     CrfOption,
     CropOption,
-    InputArgument,
+    How,
+    InputsArgument,
     OutputArgument,
     PlotOption,
     PresetOption,
     StrengthOption,
     WeightsOption,
 )
-from deepstab.errors import printable
+from deepstab.errors import ParameterError, printable
 from deepstab.progress import progress
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def main() -> None:
 
 @app.command()
 def stabilize(
-    source: InputArgument,
+    sources: InputsArgument,
     destination: OutputArgument,
     weights: WeightsOption = None,
     crop: CropOption = "auto",
@@ -75,29 +76,23 @@ def stabilize(
 
     OUTPUT has the size, frames, times, sound, subtitles, rotation and color tags of INPUT, and
     appears when it is whole.
+
+    Of several INPUTs, or a folder, each becomes a file of the folder OUTPUT, and its scores a row
+    of stabilized.csv there. What is done already, of the same file by the same options, is kept:
+    what was interrupted goes on.
     """
     with one_line_errors():
-        started = time.monotonic()
-        api.check_targets(source, destination, compare, plot=plot)
-        with closing(Phases()) as phases:
-            done = api.stabilize(
-                source,
-                destination,
-                crop=crop,
-                strength=strength,
-                weights=weights,
-                encoding=(crf, preset),
-                progress=phases.show,
-            )
-        rate = done.num_frames / (time.monotonic() - started)
-        print(
-            f"{printable(str(destination))}: {done.num_frames} frames ({rate:.3g} frames/s), "
-            f"{100 * done.zoom:.4g} % of width and height kept"
-        )
-        if plot is not None:
-            _save_paths(done, plot)
-        if compare is not None:
-            _compare((source, destination), compare, (crf, preset), num_frames=done.num_frames)
+        how = How(crop, strength, weights, (crf, preset))
+        if len(sources) > 1 or sources[0].is_dir():
+            if compare is not None or plot is not None:
+                raise ParameterError(
+                    f"{sources[0]}: --compare and --plot are of one video; leave them out"
+                )
+            from deepstab.cli.folder import stabilize_many
+
+            stabilize_many(sources, destination, how)
+        else:
+            _stabilize_one(sources[0], destination, how, compare=compare, plot=plot)
 
 
 @app.command()
@@ -162,6 +157,24 @@ def show_page(
             memory_bytes=most_memory * 2**30, time_s=_SLOWEST * 60 * most_minutes
         )
         serve(Service(limits, confinement), port=port)
+
+
+def _stabilize_one(
+    source: Path, destination: Path, how: How, *, compare: Path | None, plot: Path | None
+) -> None:
+    started = time.monotonic()
+    api.check_targets(source, destination, compare, plot=plot)
+    with closing(Phases()) as phases:
+        done = api.stabilize(source, destination, **how._asdict(), progress=phases.show)
+    rate = done.num_frames / (time.monotonic() - started)
+    print(
+        f"{printable(str(destination))}: {done.num_frames} frames ({rate:.3g} frames/s), "
+        f"{100 * done.zoom:.4g} % of width and height kept"
+    )
+    if plot is not None:
+        _save_paths(done, plot)
+    if compare is not None:
+        _compare((source, destination), compare, how.encoding, num_frames=done.num_frames)
 
 
 def _save_paths(done: Stabilization, plot: Path) -> None:

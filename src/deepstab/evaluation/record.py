@@ -10,7 +10,6 @@ from deepstab.evaluation.measure import Measured
 from deepstab.evaluation.results import (
     MAX_FRAMES,
     NUM_SHOWN,
-    ROWS,
     Evaluation,
     file_name,
     mean_measures,
@@ -28,7 +27,8 @@ from deepstab.tracking.run import Tracker
 
 STRIP_NAME = "side_by_side.png"
 
-# Of the other rows, MLflow's charts get these alone; the report has all.
+# Of the untrained network MLflow's charts get these alone, and nothing of what no parameter
+# changes; the note and the report have all.
 _COMPARED = ("psnr", "cropped_ssim", "jitter_px", "stability")
 
 
@@ -99,7 +99,7 @@ def write_files(
 
 
 def log_files(tracker: Tracker, evaluation: Evaluation, manifest: Manifest, reports: Path) -> None:
-    """Log the test data, the mean figures of every row, and what `write_files` wrote."""
+    """Log the test data, the mean figures of the network, and what `write_files` wrote."""
     tracker.log_dataset(
         f"{manifest.source}-{names.TEST_DATA}",
         sha256=manifest.digest(),
@@ -107,8 +107,7 @@ def log_files(tracker: Tracker, evaluation: Evaluation, manifest: Manifest, repo
         context=names.TEST_DATA,
     )
     means = mean_measures(evaluation.videos)
-    for row in ROWS:
-        measures = means if row == "stabilized" else _COMPARED
+    for row, measures in (("untrained", _COMPARED), ("stabilized", tuple(means))):
         values = {f"{names.TEST_PREFIX}{row}/{name}": means[name][row] for name in measures}
         tracker.log_metrics(values, step=0)
     for file in (names.METRICS_FILE, names.PER_VIDEO_FILE, names.MEASURES_FILE):

@@ -71,6 +71,32 @@ def summary(means: Means, manifest: Manifest) -> str:
     return "\n".join(lines) + "\n"
 
 
+def note(means: Means, manifest: Manifest, *, trained_in: str) -> str:
+    """What a run is, in the Markdown that MLflow shows of it first.
+
+    Args:
+        means: of the test videos.
+        manifest: of the data.
+        trained_in: id of the run that trained the checkpoint.
+    """
+    videos = len(manifest.of_split("test"))
+    head = f"**{GENERATED}**\n\n" if manifest.generated else ""
+    rows = "\n".join(
+        f"| {MEASURES[name].title} | "
+        + " | ".join(f"{values[row]:.4g}" for row in ROWS)
+        + f" | {MEASURES[name].better} is better |"
+        for name, values in means.items()
+    )
+    return (
+        f"{head}Means over {videos} test videos that training never saw:\n\n"
+        f"| | {' | '.join(ROWS)} | |\n|---|{'---:|' * len(ROWS)}---|\n{rows}\n\n"
+        "Before and after, to play: artifacts, `videos/`; all of it on one page: "
+        "`reports/report.html`.\n\n"
+        f"The same again, to the bit: `deepstab rerun {trained_in}`. Where it came from: "
+        f"`deepstab lineage {trained_in}`.\n"
+    )
+
+
 def read_history(text: str) -> list[dict[str, float]]:
     """The rows of reports/history.csv; an empty cell is NaN."""
     rows = csv.DictReader(io.StringIO(text))

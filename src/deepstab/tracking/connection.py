@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deepstab.errors import TrackingError
+from deepstab.tracking import names
 from deepstab.tracking.address import is_http, one_line, shown
 from deepstab.tracking.database import (
     ARTIFACTS_FOLDER,
@@ -26,6 +27,15 @@ from deepstab.tracking.database import (
     sqlite_uri,
 )
 
+# What the UI shows of a new experiment first.
+_NOTE = """\
+Each run is one training and what its best checkpoint does on test videos.
+
+- Choose *Model training* at the top left, once: MLflow opens for language models.
+- To compare, sort by `test/stabilized/jitter_ratio_geomean` (less is better) and show
+  `params.changed`; the validation curves are `psnr` and `motion_error`, one point an epoch.
+- A run's own page has a table of all rows, and what makes it again.
+"""
 _PROBE_TIMEOUT_S = 4.0
 _DATABASE = re.compile(r"(sqlite|postgresql|mysql|mssql)(\+\w+)?:")
 _OTHERWISE = "correct or unset MLFLOW_TRACKING_URI, or set DEEPSTAB_TRACKING=off"
@@ -103,7 +113,7 @@ def _get_or_create(client: Any, experiment: str) -> str:
     found = client.get_experiment_by_name(experiment)
     if found is None:
         try:
-            return client.create_experiment(experiment)
+            return client.create_experiment(experiment, tags={names.NOTE_TAG: _NOTE})
         except MlflowException:  # perhaps another process was faster
             found = client.get_experiment_by_name(experiment)
             if found is None:
@@ -157,6 +167,7 @@ def _connect_once(uri: str) -> None:
 
 def _prepare_database(uri: str, *, experiment: str, root: Path) -> None:
     """Make the tables, and the experiments with artifacts beside them: mlflow takes the cwd."""
+    from mlflow.entities import ExperimentTag
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     _connect_once(uri)
@@ -164,7 +175,7 @@ def _prepare_database(uri: str, *, experiment: str, root: Path) -> None:
     artifacts = artifacts_of(database) if database else root.absolute() / ARTIFACTS_FOLDER
     store: Any = SqlAlchemyStore(uri, artifacts.as_uri())
     if store.get_experiment_by_name(experiment) is None:
-        store.create_experiment(experiment)
+        store.create_experiment(experiment, tags=[ExperimentTag(names.NOTE_TAG, _NOTE)])
 
 
 @contextmanager

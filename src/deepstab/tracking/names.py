@@ -37,6 +37,8 @@ SOURCE_TYPE_TAG = "mlflow.source.type"
 SOURCE_NAME_TAG = "mlflow.source.name"
 USER_TAG = "mlflow.user"
 NAME_TAG = "mlflow.runName"
+# Of a run or an experiment: what the UI shows of it first, as Markdown.
+NOTE_TAG = "mlflow.note.content"
 PYTHON_TAG = "python"
 PLATFORM_TAG = "platform"
 PROCESSOR_TAG = "processor"
@@ -45,12 +47,16 @@ EXPERIMENT_TAG = "dvc.experiment"
 CHANGED_PARAMS_TAG = "params.changed"
 RERUN_OF_TAG = "deepstab.rerun_of"
 TRAINED_IN_TAG = "deepstab.trained_in"
+TRAINING_TAG = "deepstab.training"
 # ... what it learned from, and what came out.
 DATA_SOURCE_TAG = "data.source"
 DATA_GENERATED_TAG = "data.generated"
+PROCESSES_TAG = "train.processes"
 EPOCH_TAG = "checkpoint.epoch"
 GENERATOR_TAG = "checkpoint.generator_sha256"
 FINAL_GENERATOR_TAG = "checkpoint.final_generator_sha256"
+# What the validation videos are as filmed, by the name of the measure: the same in every epoch.
+INPUT_PREFIX = "input."
 # Of a logged model, not of the run.
 SAVED_AS_TAG = "deepstab.saved_as"
 
@@ -62,7 +68,6 @@ TEST_DATA = "test"
 
 # Metrics: a prefix, then the name of the measure. Validation figures have no prefix.
 STEP_PREFIX = "step/"
-INPUT_PREFIX = "input_"
 BEST_PREFIX = "best/"
 SYSTEM_PREFIX = "system/"
 DURATION_PREFIX = "duration_s/"

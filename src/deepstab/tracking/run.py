@@ -9,6 +9,7 @@ what is left when a process ends, or is killed, is sent by the next run with the
 from __future__ import annotations
 
 import logging
+import math
 import re
 import shutil
 import threading
@@ -16,12 +17,13 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from deepstab.tracking import names
 from deepstab.tracking.address import one_line
 from deepstab.tracking.outbox import Destination, Outbox, Status, now_ms
 
+Repeats = Literal["later", "changed"]
 Plain = str | int | float | bool | list[str]
 
 _log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class Store(Destination, Protocol):
     def send_dataset(
         self, run_id: str, *, name: str, sha256: str, source: str, context: str
     ) -> None: ...
-    def last_steps(self, run_id: str) -> dict[str, int]: ...
+    def latest(self, run_id: str) -> dict[str, tuple[int, float]]: ...
 
 
 class Tracker:
@@ -124,7 +126,7 @@ class Run(Tracker):
         *,
         outbox: Path,
         monitors: list[Any],
-        goes_on: bool = False,
+        goes_on: Repeats | None = None,
     ) -> None:
         """Open the run's outbox.
 
@@ -133,16 +135,18 @@ class Run(Tracker):
             run_id: the run.
             outbox: folder of the outboxes of all runs.
             monitors: MLflow's, of the system's load.
-            goes_on: an interrupted process of the same work had the run before. That one's points
-                are sent first, and of each metric only later steps are taken from this one.
+            goes_on: the run was there before. What other processes had for it is sent first; of
+                each metric `later` takes only steps that are new, of a training that goes on, and
+                `changed` only new steps and other values, of a stage that is repeated.
         """
         self.run_id = run_id
         self._store, self._monitors = store, monitors
         self._outbox = Outbox.create(outbox, run_id=run_id, uri=store.uri)
-        self._last_steps: dict[str, int] = {}
-        if goes_on:
+        self._goes_on = goes_on
+        self._latest: dict[str, tuple[int, float]] = {}
+        if goes_on is not None:
             self._send_leftovers()
-            self._last_steps = store.last_steps(run_id)
+            self._latest = store.latest(run_id)
         self._away = False
         self._stop = threading.Event()
         self._sender = threading.Thread(target=self._send, name="tracking", daemon=True)
@@ -163,8 +167,13 @@ class Run(Tracker):
                     f"metric name {name!r}: use letters, digits and _ - . / : or space"
                 )
         ms = now_ms()
-        new = {name: v for name, v in values.items() if step > self._last_steps.get(name, -1)}
+        new = {name: v for name, v in values.items() if not self._is_there(name, step, float(v))}
         self._outbox.append(points=[(name, float(v), ms, step) for name, v in new.items()])
+
+    def _is_there(self, name: str, step: int, value: float) -> bool:
+        last_step, last_value = self._latest.get(name, (-1, math.nan))
+        is_same = self._goes_on == "later" or value == last_value
+        return step < last_step or (step == last_step and is_same)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._outbox.append(tags=tags.items())
@@ -217,7 +226,7 @@ class Run(Tracker):
 
     def _send(self) -> None:
         self._send_leftovers()
-        known = [v for k, v in self._last_steps.items() if k.startswith(names.SYSTEM_PREFIX)]
+        known = [step for k, (step, _) in self._latest.items() if k.startswith(names.SYSTEM_PREFIX)]
         num_samples = max(known, default=-1) + 1
         while not self._stop.wait(_SEND_EVERY_S):
             self._measure_system(num_samples)

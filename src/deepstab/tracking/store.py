@@ -28,7 +28,7 @@ from deepstab.tracking.connection import (
 )
 from deepstab.tracking.outbox import Point, Status, Tag
 from deepstab.tracking.provenance import read_provenance
-from deepstab.tracking.run import Plain, Run, Tracker
+from deepstab.tracking.run import Plain, Repeats, Run, Tracker
 
 _log = logging.getLogger(__name__)
 
@@ -51,10 +51,10 @@ def project_root() -> Path:
     )
 
 
-class Interrupted(NamedTuple):
-    """A run that an interrupted process of the same work had, and that work's parameters."""
+class Training(NamedTuple):
+    """What a run is opened for, perhaps again: its id, which becomes a tag, and its parameters."""
 
-    run_id: str
+    id: str
     params: Mapping[str, Plain]
 
 
@@ -66,7 +66,7 @@ def start_run(
     outbox: Path,
     tags: Mapping[str, str] | None = None,
     system_metrics: bool = False,
-    interrupted: Interrupted | None = None,
+    training: Training | None = None,
 ) -> Iterator[Tracker]:
     """Open a run; it ends FINISHED, FAILED on an exception, or KILLED on an interrupt.
 
@@ -81,8 +81,8 @@ def start_run(
         tags: further tags. The run is named as `names.NAME_TAG` says among them, else as
             `Provenance.name`, else as MLflow makes one up.
         system_metrics: also record processor, memory and GPU load every few seconds.
-        interrupted: a run to go on with, rather than to open a new one, if it is here and has no
-            other values for the parameters; what it has already is not recorded again.
+        training: where an interrupted process has opened a run for the same, this goes on with it,
+            if it has no other values for the parameters; what it has is not recorded again.
 
     Raises:
         TrackingError: mlflow is not installed, or its store is away or refuses.
@@ -94,15 +94,15 @@ def start_run(
     with refusals(uri):
         store = _Store(uri, experiment=experiment, root=root)
         monitors = _load_monitors() if system_metrics else []
-        goes_on = interrupted is not None and store.reopen(interrupted.run_id, interrupted.params)
-        if interrupted is not None and goes_on:
-            run_id = interrupted.run_id
-        else:
-            named = {names.NAME_TAG: provenance.name} if provenance.name else {}
-            run_id = store.create_run({**named, **provenance.tags, **(tags or {})})
+        earlier = None if training is None else store.reopen_for(training)
+        named = {names.NAME_TAG: provenance.name} if provenance.name else {}
+        # A tag from the start: whoever is killed before it knows the run finds it by that.
+        known = {} if training is None else {names.TRAINING_TAG: training.id}
+        run_id = earlier or store.create_run({**named, **provenance.tags, **known, **(tags or {})})
+        goes_on: Repeats | None = None if earlier is None else "later"
     run = Run(store, run_id, outbox=outbox, monitors=monitors, goes_on=goes_on)
     with _closing(run):
-        if not goes_on:
+        if goes_on is None:
             for artifact, text in provenance.texts.items():
                 run.log_text(text, artifact)
         yield run
@@ -142,7 +142,7 @@ def attach_run(
         store = _Store(uri, experiment=experiment, root=root)
         reopened = store.reopen(run_id, params)
     if reopened:
-        with _closing(Run(store, run_id, outbox=outbox, monitors=[])) as run:
+        with _closing(Run(store, run_id, outbox=outbox, monitors=[], goes_on="changed")) as run:
             run.set_tags(tags or {})
             run.log_params(params)
             yield run
@@ -181,6 +181,17 @@ class _Store:
         run = self._client.create_run(self._experiment_id, tags=dict(tags))
         return str(run.info.run_id)
 
+    def reopen_for(self, training: Training) -> str | None:
+        """Set the last run that was opened for a training running again; its id, None without."""
+        found = self._client.search_runs(
+            [self._experiment_id],
+            filter_string=f"tags.`{names.TRAINING_TAG}` = '{training.id}'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        run_ids = [str(run.info.run_id) for run in found]
+        return next((id_ for id_ in run_ids if self.reopen(id_, training.params)), None)
+
     def reopen(self, run_id: str, params: Mapping[str, Plain]) -> bool:
         """Set a run running again, if it is here and has no other values for the parameters."""
         if not self._can_hold(run_id, {key: str(value) for key, value in params.items()}):
@@ -202,11 +213,11 @@ class _Store:
         same = all(known.get(k, v[:_PARAM_LENGTH]) == v[:_PARAM_LENGTH] for k, v in params.items())
         return bool(same and run.info.lifecycle_stage == "active")
 
-    def last_steps(self, run_id: str) -> dict[str, int]:
+    def latest(self, run_id: str) -> dict[str, tuple[int, float]]:
         with refusals(self.uri):
             self.probe()
             latest = self._client.get_run(run_id).data.to_proto().metrics
-            return {metric.key: metric.step for metric in latest}
+            return {metric.key: (metric.step, metric.value) for metric in latest}
 
     def send_params(self, run_id: str, params: Mapping[str, str]) -> None:
         from mlflow.entities import Param

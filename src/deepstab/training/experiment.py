@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from deepstab.config import Params, flatten, load_params
@@ -13,18 +14,22 @@ from deepstab.models.vgg19 import VGG19_NAME
 from deepstab.tracking import names
 from deepstab.tracking.durations import recall_durations
 from deepstab.tracking.run import Tracker
-from deepstab.tracking.store import Interrupted, start_run
+from deepstab.tracking.store import Training, start_run
+from deepstab.training import processes
 from deepstab.training.fingerprint import fingerprint
 from deepstab.training.loop import TrainingResult, train
 from deepstab.training.state import StateFile
 
+_SCRATCH = ".scratch"
+
 
 def run_experiment(
     params_file: Path, *, raw: Path, shards: Path, destination: Path, root: Path
-) -> TrainingResult:
+) -> TrainingResult | None:
     """Train both networks in a run, which gets parameters, data, figures and checkpoints.
 
-    An interrupted training goes on in the run it had, or in a new one where that is gone.
+    An interrupted training goes on in the run it had, or in a new one where that is gone. Where
+    several processes train together, the run and all files are the main one's.
 
     Args:
         params_file: the parameters; the run keeps them value by value, and the file as it is.
@@ -32,6 +37,9 @@ def run_experiment(
         shards: folder of the flow cache.
         destination: folder of the checkpoints.
         root: project root, which holds the store and the scratch folder.
+
+    Returns:
+        The result; None in processes that are not the main one.
 
     Raises:
         ParameterError, DataError, ShardError: what the training reads cannot be used.
@@ -41,41 +49,49 @@ def run_experiment(
     started = time.monotonic()
     params, manifest = load_params(params_file), Manifest.load(raw / MANIFEST_NAME)
     index = ShardIndex.load(shards)
-    verify_shards(index)
-    scratch = root / ".scratch"
-    state = StateFile(scratch / "train", fingerprint(params, index))
-    tags = {
-        names.DATA_SOURCE_TAG: manifest.source,
-        names.DATA_GENERATED_TAG: str(manifest.generated),
-    }
-    earlier = state.interrupted_run()
-    with start_run(
+    with processes.together(params.train.device):
+        main = processes.is_main()
+        processes.from_main(lambda: verify_shards(index))
+        state = StateFile(root / _SCRATCH / "train", fingerprint(params, index))
+        run = _start_run(params, manifest, state, root) if main else nullcontext(Tracker())
+        with run as tracker:
+            _log_inputs(tracker, params, manifest)
+            tracker.log_text(params_file.read_bytes().decode(), names.PARAMS_FILE)
+            tracker.log_artifact(raw / MANIFEST_NAME, names.DATA_FOLDER)
+            result = train(
+                index,
+                params=params,
+                vgg19=raw / VGG19_NAME,
+                destination=destination,
+                state=state,
+                tracker=tracker,
+            )
+            if not main:
+                return None
+            _log_result(tracker, result, destination)
+            digests = {"download": manifest.digest(), "flow": index.digest()}
+            durations = recall_durations(digests, scratch=root / _SCRATCH)
+            durations[names.TRAIN_DURATION] = time.monotonic() - started + result.earlier_s
+            tracker.log_metrics(durations, step=0)
+        state.remove()
+    return result
+
+
+def _start_run(
+    params: Params, manifest: Manifest, state: StateFile, root: Path
+) -> AbstractContextManager[Tracker]:
+    return start_run(
         experiment=params.tracking.experiment,
         root=root,
-        outbox=scratch / "outbox",
-        tags=tags,
+        outbox=root / _SCRATCH / "outbox",
+        tags={
+            names.DATA_SOURCE_TAG: manifest.source,
+            names.DATA_GENERATED_TAG: str(manifest.generated),
+            names.PROCESSES_TAG: str(processes.count()),
+        },
         system_metrics=True,
-        interrupted=Interrupted(earlier, flatten(params)) if earlier else None,
-    ) as tracker:
-        state.note_run(tracker.run_id)
-        _log_inputs(tracker, params, manifest)
-        tracker.log_text(params_file.read_bytes().decode(), names.PARAMS_FILE)
-        tracker.log_artifact(raw / MANIFEST_NAME, names.DATA_FOLDER)
-        result = train(
-            index,
-            params=params,
-            vgg19=raw / VGG19_NAME,
-            destination=destination,
-            state=state,
-            tracker=tracker,
-        )
-        _log_result(tracker, result, destination)
-        digests = {"download": manifest.digest(), "flow": index.digest()}
-        durations = recall_durations(digests, scratch=scratch)
-        durations[names.TRAIN_DURATION] = time.monotonic() - started + result.earlier_s
-        tracker.log_metrics(durations, step=0)
-    state.remove()
-    return result
+        training=Training(state.training_id(), flatten(params)),
+    )
 
 
 def _log_inputs(tracker: Tracker, params: Params, manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from deepstab.config import Params
 from deepstab.data.shards import ShardIndex
+from deepstab.training import processes
 
 # Where the package was installed there is no dvc.yaml: what its train stage names of the package.
 PACKAGE_PARTS = (
@@ -28,7 +29,7 @@ _CODE = ("src/", "stages/")
 
 
 def fingerprint(params: Params, index: ShardIndex, *, package: Path = _PACKAGE) -> str:
-    """SHA-256 of all that decides a training: parameters, shards and code.
+    """SHA-256 of all that decides a training: parameters, shards, code, and how many processes.
 
     Args:
         params: all parameters.
@@ -38,6 +39,7 @@ def fingerprint(params: Params, index: ShardIndex, *, package: Path = _PACKAGE) 
     digest = hashlib.sha256()
     sections = params.model_dump(include={"seed", "model", "loss", "train", "evaluate"})
     digest.update(json.dumps(sections, sort_keys=True).encode())
+    digest.update(f"processes {processes.count()}".encode())
     for pair in index.pairs:
         digest.update("".join(shard.sha256 for shard in pair.shards).encode())
     for path in training_code(package):

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from deepstab.config import Params, TrainParams
+from deepstab.config import Params
 from deepstab.data.clips import Clip, HeldOutClips, RandomClips
 from deepstab.data.shards import ShardIndex
 from deepstab.errors import TrainingError
@@ -27,9 +26,16 @@ from deepstab.models.checkpoints import Checkpoint
 from deepstab.progress import Progress, progress
 from deepstab.tracking import names
 from deepstab.tracking.run import Tracker
+from deepstab.training import processes
 from deepstab.training.losses import load_perceptual_loss
 from deepstab.training.state import SoFar, StateFile
-from deepstab.training.step import Networks, build_networks, train_step
+from deepstab.training.step import (
+    Networks,
+    build_accelerator,
+    build_networks,
+    prepared,
+    train_step,
+)
 from deepstab.training.validation import input_quality, stabilized_quality
 
 log = logging.getLogger(__name__)
@@ -67,6 +73,8 @@ def train(
 ) -> TrainingResult:
     """Train both networks, resuming an interrupted training.
 
+    Of several processes the main one alone validates, reports and writes files.
+
     Args:
         index: the shards.
         params: all parameters; they are written into the checkpoints.
@@ -84,19 +92,23 @@ def train(
     so_far = training.resume(state)
     earlier_s = so_far.duration_s
     best = destination / names.BEST_NAME
-    if so_far.best is not None:
+    main = processes.is_main()
+    if so_far.best is not None and main:
         checkpoints.save(so_far.best, best)
     training.log_history(so_far)
-    with progress(training.num_steps, label="train", unit="steps") as bar:
+    with progress(training.num_steps, label="train", unit="steps", shown=main) as bar:
         bar.advance((len(so_far.history) - 1) * training.steps_per_epoch)
         while len(so_far.history) <= params.train.epochs:
-            if training.run_epoch(so_far, bar):
-                assert so_far.best is not None
+            is_best = training.run_epoch(so_far, bar)
+            assert so_far.best is not None
+            if is_best and main:
                 checkpoints.save(so_far.best, best)
-            state.save(training.state_dicts(), so_far)
+            if main:
+                state.save(training.state_dicts(), so_far)
     assert so_far.best is not None
-    final = training.checkpoint(params.train.epochs, so_far.validation)
-    checkpoints.save(final.as_tree(), destination / names.FINAL_NAME)
+    if main:
+        final = training.checkpoint(params.train.epochs, so_far.validation)
+        checkpoints.save(final.as_tree(), destination / names.FINAL_NAME)
     return TrainingResult(
         so_far.history,
         so_far.input_quality,
@@ -121,7 +133,7 @@ class _Training:
         self, index: ShardIndex, *, params: Params, vgg19: Path | None, tracker: Tracker
     ) -> None:
         self._index, self._params, self._tracker = index, params, tracker
-        self._accelerator = _accelerator(params.train)
+        self._accelerator = build_accelerator(params.train)
         torch.manual_seed(params.seed)
         clip_length = params.model.clip_length
         self._clips = RandomClips(
@@ -133,13 +145,12 @@ class _Training:
         self._held_out = HeldOutClips(index, split="validation", clip_length=clip_length)
         self._loader: DataLoader[Any] = DataLoader(
             self._clips,
-            batch_size=params.train.batch_size,
+            batch_sampler=processes.shares(len(self._clips), params.train.batch_size),
             num_workers=params.train.loader_workers,
         )
         perceptual = load_perceptual_loss(params.loss, vgg19, self._accelerator.device)
         networks = build_networks(params.model, params.train, perceptual=perceptual)
-        prepared = {name: self._accelerator.prepare(getattr(networks, name)) for name in _STATEFUL}
-        self._networks: Networks = dataclasses.replace(networks, **prepared)
+        self._networks = prepared(networks, self._accelerator)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -151,16 +162,19 @@ class _Training:
 
     def resume(self, state: StateFile) -> SoFar:
         """What an interrupted training left; if there is none, the networks as initialized."""
-        left = state.load()
+        left = processes.from_main(state.load)
         if left is None:
             as_initialized = self._validate()
             _require(self._params.train.select_by, as_initialized)
             border = self._params.evaluate.cropped_ssim_border
-            as_filmed = input_quality(self._held_out_clips(), border=border)
+            as_filmed = processes.from_main(
+                lambda: input_quality(self._held_out_clips(), border=border)
+            )
             return SoFar(as_filmed, history=[{"epoch": 0, **as_initialized}])
         state_dicts, so_far = left
+        networks = self._unwrapped()
         for name, state_dict in state_dicts.items():
-            getattr(self._networks, name).load_state_dict(state_dict)
+            getattr(networks, name).load_state_dict(state_dict)
         if so_far.best is not None:  # of a run that was deleted, perhaps
             so_far.best["run_id"] = self._tracker.run_id
         log.info("resuming after epoch %d", len(so_far.history) - 1)
@@ -169,12 +183,13 @@ class _Training:
 
     def state_dicts(self) -> dict[str, Any]:
         """What `resume` loads into the networks."""
-        return {name: getattr(self._networks, name).state_dict() for name in _STATEFUL}
+        networks = self._unwrapped()
+        return {name: getattr(networks, name).state_dict() for name in _STATEFUL}
 
     def log_history(self, so_far: SoFar) -> None:
         """Report the epochs done, their training terms as means at the last step of each."""
-        quality = so_far.input_quality.items()
-        self._tracker.log_metrics({names.INPUT_PREFIX + k: v for k, v in quality}, step=0)
+        as_filmed = so_far.input_quality.items()
+        self._tracker.set_tags({names.INPUT_PREFIX + k: f"{v:.6g}" for k, v in as_filmed})
         figures = so_far.history[0].keys() - {"epoch"}
         for epoch, row in enumerate(so_far.history):
             end = epoch * self.steps_per_epoch
@@ -238,12 +253,14 @@ class _Training:
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
     def _validate(self) -> dict[str, float]:
-        return stabilized_quality(
-            self._unwrapped(),
-            self._held_out_clips(),
-            border=self._params.evaluate.cropped_ssim_border,
-            device=self._accelerator.device,
-            adversarial=self._params.loss.lambda_gan > 0,
+        return processes.from_main(
+            lambda: stabilized_quality(
+                self._unwrapped(),
+                self._held_out_clips(),
+                border=self._params.evaluate.cropped_ssim_border,
+                device=self._accelerator.device,
+                adversarial=self._params.loss.lambda_gan > 0,
+            )
         )
 
     def _set_learning_rates(self, epoch: int) -> None:
@@ -264,7 +281,9 @@ class _Training:
     def _unwrapped(self) -> Networks:
         """The networks themselves, whatever wraps them for the device."""
         models = {
-            name: self._accelerator.unwrap_model(getattr(self._networks, name))
+            name: self._accelerator.unwrap_model(
+                getattr(self._networks, name), keep_torch_compile=False
+            )
             for name in ("generator", "discriminator")
         }
         return dataclasses.replace(self._networks, **models)
@@ -279,14 +298,3 @@ def _require(figure: str, validation: dict[str, float]) -> None:
             f"train.select_by is {figure}, but the validation videos have no true motion; "
             "set it to psnr"
         )
-
-
-def _accelerator(params: TrainParams) -> Accelerator:
-    found = torch.cuda.is_available()
-    if params.device == "cuda" and not found:
-        raise TrainingError("train.device is cuda but no GPU was found; set it to auto or cpu")
-    # Where an operation has no deterministic version on the device, torch warns.
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Not called `no` in the file: YAML 1.1 reads that as false, and DVC drops the quotes.
-    precision = "no" if params.precision == "fp32" else params.precision
-    return Accelerator(cpu=params.device == "cpu", mixed_precision=precision)

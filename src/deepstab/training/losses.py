@@ -25,6 +25,7 @@ from deepstab.models.cells import Cells
 from deepstab.models.evidence import texture
 from deepstab.models.motion import MotionEstimate, apply_similarity
 from deepstab.models.vgg19 import load_vgg19_features
+from deepstab.training.processes import ratio
 from deepstab.trajectory import second_difference
 
 Scalar: TypeAlias = Float[Tensor, ""]
@@ -79,7 +80,7 @@ def masked_l1(
 ) -> Scalar:
     """Mean absolute difference where the warped frame shows source pixels: inside is 1, not 0."""
     difference = (clip - reference).abs() * inside
-    return difference.sum() / (inside.sum() * clip.shape[1]).clamp(min=1)
+    return ratio(difference.sum(), inside.sum() * clip.shape[1], least=1)
 
 
 class PerceptualLoss(nn.Module):
@@ -167,7 +168,7 @@ def path_smoothness(theta: Float[Tensor, "batch time 2 3"], clip: Clip) -> Scala
     weight = sampled[:, 1:-1, :, 2] * sampled[:, 2:, :, 2]
     squared = acceleration.square().sum(dim=-1)
     penalty = (squared + _CHARBONNIER_EPS**2).sqrt() - _CHARBONNIER_EPS
-    return (weight * penalty).sum() / weight.sum().clamp(min=1e-6)
+    return ratio((weight * penalty).sum(), weight.sum(), least=1e-6)
 
 
 def motion_loss(cells: Cells, estimate: MotionEstimate, clip: Clip) -> Scalar:
@@ -243,4 +244,4 @@ def _log_length(
 
 
 def _mean_where(values: Float[Tensor, "batch time"], known: Bool[Tensor, "batch time"]) -> Scalar:
-    return (values * known).sum() / known.sum().clamp(min=1)
+    return ratio((values * known).sum(), known.sum(), least=1)

@@ -7,6 +7,7 @@ import io
 import logging
 import re
 import shutil
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from deepstab.files import whole_or_absent
 
 log = logging.getLogger(__name__)
 
-_NAME, _RUN_NAME = "state.pth", "run"
-_RUN_ID = re.compile("[0-9a-f]{32}")
+_NAME, _ID_NAME = "state.pth", "id"
+_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass
@@ -46,7 +47,7 @@ class StateFile:
 
     def __init__(self, scratch: Path, fingerprint: str) -> None:
         self.path, self._fingerprint = scratch / fingerprint / _NAME, fingerprint
-        self._run = self.path.with_name(_RUN_NAME)
+        self._id = self.path.with_name(_ID_NAME)
 
     def save(self, networks: dict[str, Any], so_far: SoFar) -> None:
         """Keep the state dicts of the networks and what was reached, in place of what was kept."""
@@ -70,19 +71,19 @@ class StateFile:
         tree = torch.load(io.BytesIO(content[size:]), map_location="cpu", weights_only=True)
         return tree["networks"], SoFar(**tree["so_far"])
 
-    def interrupted_run(self) -> str:
-        """The id of the run that an interrupted training reported to; empty if there is none."""
+    def training_id(self) -> str:
+        """What names this training in the tags of its run, the same after an interruption."""
         try:
-            run_id = self._run.read_text(encoding="ascii")
+            known = self._id.read_text(encoding="ascii")
         except (OSError, ValueError):
-            return ""
-        return run_id if _RUN_ID.fullmatch(run_id) else ""
-
-    def note_run(self, run_id: str) -> None:
-        """Keep the id of the run that the training reports to, before there is any state."""
-        self._run.parent.mkdir(parents=True, exist_ok=True)
-        with whole_or_absent(self._run) as partial:
-            partial.write_text(run_id, encoding="ascii")
+            known = ""
+        if _ID.fullmatch(known):
+            return known
+        new = uuid.uuid4().hex
+        self._id.parent.mkdir(parents=True, exist_ok=True)
+        with whole_or_absent(self._id) as partial:
+            partial.write_text(new, encoding="ascii")
+        return new
 
     def remove(self) -> None:
         """Forget the training."""

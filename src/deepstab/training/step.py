@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
+import torch
 from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
@@ -16,7 +18,7 @@ from deepstab.data.clips import Clip
 from deepstab.errors import TrainingError
 from deepstab.models.discriminator import StabDiscriminator
 from deepstab.models.generator import Correction, StabGenerator
-from deepstab.training import losses
+from deepstab.training import losses, processes
 
 # Its multiples spread evenly over a pixel.
 _GOLDEN_RATIO = 0.618034
@@ -50,6 +52,33 @@ def build_networks(
     )
 
 
+def build_accelerator(params: TrainParams) -> Accelerator:
+    """The device and precision to train in.
+
+    Raises:
+        TrainingError: a GPU is asked for and there is none.
+    """
+    if params.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("train.device is cuda but no GPU was found; set it to auto or cpu")
+    # Where an operation has no deterministic version on the device, torch warns.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Not called `no` in the file: YAML 1.1 reads that as false, and DVC drops the quotes.
+    precision = "no" if params.precision == "fp32" else params.precision
+    return Accelerator(cpu=processes.on_processor(params.device), mixed_precision=precision)
+
+
+def prepared(networks: Networks, accelerator: Accelerator) -> Networks:
+    """The networks on the accelerator's device and in its precision."""
+    # Evaluation mode: without a wrapper that averages gradients by itself, see `processes`.
+    return dataclasses.replace(
+        networks,
+        generator=accelerator.prepare_model(networks.generator, evaluation_mode=True),
+        discriminator=accelerator.prepare_model(networks.discriminator, evaluation_mode=True),
+        optimizer_g=accelerator.prepare_optimizer(networks.optimizer_g),
+        optimizer_d=accelerator.prepare_optimizer(networks.optimizer_d),
+    )
+
+
 def train_step(
     networks: Networks, clip: Clip, params: LossParams, accelerator: Accelerator, *, step: int
 ) -> dict[str, float]:
@@ -57,7 +86,7 @@ def train_step(
 
     Args:
         networks: changed in place, as optimizers do.
-        clip: a batch of clips.
+        clip: a batch of clips, or this process's share of it.
         params: the loss section.
         accelerator: does the backward passes.
         step: number of the step, for error messages.
@@ -79,12 +108,14 @@ def train_step(
     figures = _finite({**vars(terms), "total": total, "discriminator": loss_d}, step=step)
     networks.optimizer_g.zero_grad(set_to_none=True)
     accelerator.backward(total)
+    processes.average_gradients(networks.generator.parameters())
     accelerator.clip_grad_norm_(networks.generator.parameters(), _LARGEST_GRADIENT)
     networks.optimizer_g.step()
     if params.lambda_gan > 0:
         # Also drops what the generator's backward pass left in the discriminator.
         networks.optimizer_d.zero_grad(set_to_none=True)
         accelerator.backward(loss_d)
+        processes.average_gradients(networks.discriminator.parameters())
         networks.optimizer_d.step()
     return figures
 
@@ -153,12 +184,13 @@ def _discriminator_loss(
 
 
 def _finite(figures: dict[str, Tensor], *, step: int) -> dict[str, float]:
-    """Losses as plain numbers.
+    """Losses of the whole batch as plain numbers.
 
     Raises:
         TrainingError: one is not finite.
     """
-    values = {name: float(value.detach()) for name, value in figures.items()}
+    mean = processes.mean(torch.stack([value.detach().float() for value in figures.values()]))
+    values = dict(zip(figures, mean.tolist(), strict=True))
     for name, value in values.items():
         if not math.isfinite(value):
             raise TrainingError(

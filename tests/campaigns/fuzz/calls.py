@@ -86,15 +86,14 @@ def state(folder: Path) -> Answer:
     from deepstab.training.state import StateFile
 
     kept = StateFile(folder, FINGERPRINT)
-    run_id, found = kept.interrupted_run(), kept.load()
+    found = kept.load()
     if found is None:
-        return {"frames": 0, "run": run_id, "state": None}
+        return {"frames": 0, "state": None}
     networks, so_far = found
     weight = networks["generator"]["weight"].numpy().tobytes()
     said = json.dumps([so_far.history, so_far.duration_s])
     return {
         "frames": 0,
-        "run": run_id,
         "state": hashlib.sha256(weight + said.encode()).hexdigest(),
     }
 

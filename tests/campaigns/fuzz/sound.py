@@ -215,7 +215,7 @@ def _state(folder: Path) -> None:
     best = {"run_id": RUN_ID, "generator": {"weight": torch.ones(64)}}
     so_far = SoFar({"psnr": 20.0}, [{"epoch": 0}, {"epoch": 1, "total": 0.5}], {}, best, 7.0)
     state.save({"generator": {"weight": torch.arange(1000.0)}}, so_far)
-    state.note_run(RUN_ID)
+    state.training_id()
 
 
 def _database(folder: Path) -> None:
@@ -302,8 +302,8 @@ SUBJECTS: tuple[Subject, ...] = (
         "shards", "shards", _shards, (b"ARROW1",), unchecked=frozenset({"index.json"}), share=3
     ),
     Subject("flow cache", "flow_cache", _cache, (b"ARROW1",), unchecked=frozenset({MANIFEST_NAME})),
-    # Without its run a training goes on in a new one.
-    Subject("training state", "state", _state, share=3, unchecked=frozenset({"run"})),
+    # Without its id a training goes on in a new run.
+    Subject("training state", "state", _state, share=3, unchecked=frozenset({"id"})),
     Subject(
         "checkpoint", "checkpoint", _pth, (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"), share=3
     ),

@@ -21,9 +21,9 @@ import pytest
 
 from deepstab.errors import TrackingError
 from deepstab.tracking import run as run_module
-from deepstab.tracking.connection import tracking_uri
+from deepstab.tracking.connection import connect, tracking_uri
 from deepstab.tracking.outbox import Point, Tag
-from deepstab.tracking.store import attach_run, project_root, start_run
+from deepstab.tracking.store import Training, attach_run, project_root, start_run
 from tests.services import Server, mlflow_server
 
 pytest.importorskip("mlflow", reason="tracking was left out of this environment")
@@ -283,6 +283,22 @@ def test_the_second_stage_continues_the_run(root: Path) -> None:
     assert run.data.params == {key: str(value) for key, value in params.items()}
 
 
+def test_a_stage_that_is_repeated_adds_only_what_differs(root: Path) -> None:
+    with start_run(experiment=EXPERIMENT, root=root, outbox=root / "outbox") as first:
+        first.log_params({"seed": 1})
+    for value in (0.1, 0.1, 0.3):
+        with attach_run(
+            first.run_id,
+            params={"seed": 1},
+            experiment=EXPERIMENT,
+            root=root,
+            outbox=root / "outbox",
+        ) as again:
+            again.log_metrics({"test/jitter": value}, step=0)
+    assert again.run_id == first.run_id
+    assert history(root, first.run_id, "test/jitter") == [(0, 0.1), (0, 0.3)]
+
+
 def test_a_run_that_cannot_hold_the_parameters_is_followed_by_another(root: Path) -> None:
     options: dict[str, Any] = {"experiment": EXPERIMENT, "root": root, "outbox": root / ".scratch"}
     with start_run(**options) as train:
@@ -323,6 +339,32 @@ with start_run(experiment={EXPERIMENT!r}, root=Path({str(root)!r}), outbox=Path(
     assert history(root, run_id, "loss") == [(step, step) for step in range(700)]
     assert "kept.txt" in artifacts(root, run_id)
     assert not list((tmp_path / "outbox").iterdir())
+
+
+def test_a_run_that_nobody_heard_of_is_found_again(root: Path, tmp_path: Path) -> None:
+    script = f"""
+import os
+from pathlib import Path
+from deepstab.tracking import store
+store.Run = lambda *_, **__: os._exit(9)  # killed as soon as the run is there
+with store.start_run(
+    experiment="killed", root=Path({str(root)!r}), outbox=Path({str(tmp_path / "outbox")!r}),
+    training=store.Training("7" * 32, {{}}),
+):
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False)
+    assert done.returncode == 9
+    training = Training("7" * 32, {"seed": 1})
+    for _ in range(2):
+        with start_run(
+            experiment="killed", root=root, outbox=tmp_path / "outbox", training=training
+        ) as tracker:
+            tracker.log_params({"seed": 1})
+    client = connect(tracking_uri(root))
+    experiment = client.get_experiment_by_name("killed")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_id, run.info.status) == (tracker.run_id, "FINISHED")
 
 
 def test_without_mlflow_only_tracking_is_missing(tmp_path: Path) -> None:

@@ -32,16 +32,18 @@ def test_what_is_saved_is_found_until_it_is_removed(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_run_is_known_before_there_is_a_state(tmp_path: Path) -> None:
+def test_a_training_keeps_its_id_until_it_is_done(tmp_path: Path) -> None:
     state = StateFile(tmp_path, "this")
-    assert state.interrupted_run() == ""
-    state.note_run(32 * "a")
-    assert StateFile(tmp_path, "this").interrupted_run() == 32 * "a"
-    assert StateFile(tmp_path, "other").interrupted_run() == ""
-    (path,) = tmp_path.rglob("run")
+    first = state.training_id()
+    assert StateFile(tmp_path, "this").training_id() == first
+    assert StateFile(tmp_path, "other").training_id() != first
+    (path, _) = sorted(tmp_path.rglob("id"), key=lambda found: found.read_text() != first)
     for content in (b"", b"../../elsewhere", b"\xff\xfe"):
         path.write_bytes(content)
-        assert state.interrupted_run() == ""
+        new = state.training_id()
+        assert len(new) == len(first)
+        assert new != first
+    StateFile(tmp_path, "other").remove()
     state.remove()
     assert not list(tmp_path.iterdir())
 

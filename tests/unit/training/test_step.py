@@ -13,9 +13,14 @@ from deepstab.data.clips import RandomClips
 from deepstab.data.shards import ShardIndex
 from deepstab.errors import TrainingError
 from deepstab.geometry import warp
-from deepstab.training import loop
 from deepstab.training.losses import motion_error_px
-from deepstab.training.step import Networks, build_networks, resampled, train_step
+from deepstab.training.step import (
+    Networks,
+    build_accelerator,
+    build_networks,
+    resampled,
+    train_step,
+)
 
 
 def clip_of(index: ShardIndex) -> dict[str, Tensor]:
@@ -24,7 +29,7 @@ def clip_of(index: ShardIndex) -> dict[str, Tensor]:
 
 
 def overfitted(networks: Networks, clip: dict[str, Tensor], params: Params, steps: int) -> None:
-    accelerator = loop._accelerator(params.train)
+    accelerator = build_accelerator(params.train)
     for step in range(steps):
         train_step(networks, clip, params.loss, accelerator, step=step)  # type: ignore[arg-type]
 
