@@ -26,10 +26,13 @@ RUN_BY = {
     r"dvc exp run --temp -C": "pipeline/test_dvc_pipeline.py::"
     "test_an_experiment_elsewhere_takes_videos_along_that_git_does_not_have",
     r"mlflow server|export MLFLOW_TRACKING_URI": "server/test_server.py::test_kills_lose_and_double_nothing",
+    r"accelerate launch --num|torchrun --standalone|dvc commit": "unit/training/test_launch.py::test_a_launched_training_killed_goes_on_as_one_run",
     r"cp params\.deepstab\.yaml": "pipeline/test_dvc_pipeline.py::"
     "test_published_settings_without_credentials_fail_at_once_and_leave_nothing",
 }
 NOT_RUN = {
+    r"--multi_gpu|--nnodes": "no GPU and no second machine is at hand; the page says so",
+    r"^# ": "are remarks",
     r"pip install '\.\[": "would fetch what `make setup` has; the extra's page is tried in the browser",
     r"make test": "is what runs this",
     r"make repro": "is `make setup` and `dvc repro`, minutes long; reports/ is its outcome, and "

@@ -37,6 +37,8 @@ _VALIDATION = {
     "motion_error": "motion error, px @640",
     "discriminator_accuracy": "discriminator accuracy",
 }
+# Likeness has no zero to start from: at least so much is shown, lest noise look like a trend.
+_LEAST_SPAN = {"psnr": 1.0, "cropped_ssim": 0.05}
 _COLORS = {
     "input": "#c2571a",
     "baseline": "#177a5b",
@@ -97,7 +99,9 @@ def learning_charts(history: History) -> list[Chart]:
     titles |= {f"training loss: {name}": name for name in _LOSSES}
     curves = {title: _curve(history, name) for title, name in titles.items()}
     return [
-        _chart(title, {"stabilized": values}, "epoch", epochs)
+        _chart(
+            title, {"stabilized": values}, "epoch", epochs, limits=_limits(titles[title], values)
+        )
         for title, (epochs, values) in curves.items()
         if any(values)
     ]
@@ -105,8 +109,8 @@ def learning_charts(history: History) -> list[Chart]:
 
 def loss_curves(history: History) -> Figure:
     """Mean training terms per epoch, and the validation figures that there are."""
-    validation = {title: _curve(history, name) for name, title in _VALIDATION.items()}
-    validation = {title: curve for title, curve in validation.items() if any(curve[1])}
+    validation = {name: _curve(history, name) for name in _VALIDATION}
+    validation = {name: curve for name, curve in validation.items() if any(curve[1])}
     figure = Figure(figsize=(4.4 * (1 + len(validation)), 3.6), layout="constrained")
     left, *others = figure.subplots(1, 1 + len(validation), squeeze=False)[0]
     for name in _LOSSES:
@@ -115,9 +119,10 @@ def loss_curves(history: History) -> Figure:
             left.plot(epochs, values, marker=".", label=name)
     left.set(title="training loss, unweighted terms", xlabel="epoch", yscale="log")
     left.legend(fontsize="small", ncols=2)
-    for axes, (title, curve) in zip(others, validation.items(), strict=True):
+    for axes, (name, curve) in zip(others, validation.items(), strict=True):
         axes.plot(*curve, marker=".")
-        axes.set(title=f"validation {title}", xlabel="epoch")
+        axes.set(title=f"validation {_VALIDATION[name]}", xlabel="epoch")
+        axes.set_ylim(*_limits(name, curve[1]))
     return figure
 
 
@@ -154,6 +159,15 @@ def _curve(history: History, name: str) -> tuple[list[float], list[float]]:
     return [row["epoch"] for row in rows], [row[name] for row in rows]
 
 
+def _limits(name: str, values: Sequence[float]) -> tuple[float, float]:
+    """The ends of a learning curve's axis, which starts from zero where that is a bound."""
+    lowest, highest = min(values), max(values)
+    if name in _LEAST_SPAN:
+        margin = max(_LEAST_SPAN[name] - (highest - lowest), 0.1 * (highest - lowest)) / 2
+        return lowest - margin, highest + margin
+    return min(0.0, lowest), 1.1 * max(highest, 0.0) or 1.0
+
+
 def _draw(axes: Axes, series: Series, positions: Sequence[float] | None = None) -> None:
     for row, values in series.items():
         axes.plot(
@@ -168,7 +182,12 @@ def _draw(axes: Axes, series: Series, positions: Sequence[float] | None = None) 
 
 
 def _chart(
-    title: str, series: Series, x_title: str, positions: Sequence[float] | None = None
+    title: str,
+    series: Series,
+    x_title: str,
+    positions: Sequence[float] | None = None,
+    *,
+    limits: tuple[float, float] | None = None,
 ) -> Chart:
     # The salt names the shapes inside the SVG: charts on one page must not share them.
     salt = f"{title}{sorted(series.items(), key=str)}"
@@ -177,6 +196,8 @@ def _chart(
         axes = figure.subplots()
         _draw(axes, series, positions)
         axes.set_xlabel(x_title)
+        if limits is not None:
+            axes.set_ylim(*limits)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         text = io.StringIO()

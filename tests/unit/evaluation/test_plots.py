@@ -79,3 +79,13 @@ def test_figures_hold_the_values() -> None:
         assert {line.get_label(): line.get_ydata()[-1] for line in axes.lines} == dict.fromkeys(
             ROWS, pytest.approx(last)
         )
+
+
+def test_no_axis_turns_noise_into_a_trend() -> None:
+    _, psnr, ssim = loss_curves(history(32.00, 32.01)).axes
+    assert psnr.get_ylim() == pytest.approx((31.505, 32.505))
+    assert ssim.get_ylim() == pytest.approx((0.975, 1.025))
+    _, wide, _ = loss_curves(history(20.0, 30.0)).axes
+    assert wide.get_ylim() == pytest.approx((19.5, 30.5))
+    charts = {one.title: one for one in learning_charts(history(32.0, 32.01))}
+    assert "0.0" in texts(charts["training loss: pixel"])
