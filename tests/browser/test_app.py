@@ -63,7 +63,8 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     command = [Path(sys.executable).with_name("deepstab"), "app", "--port", str(port)]
     with subprocess.Popen(
         [*map(str, command), "--most-mib", str(LIMIT_MIB), "--most-minutes", "0.2"],
-        env={**os.environ, "TMPDIR": str(temporary)},
+        # As in an office, but that its proxy answers nothing.
+        env={**os.environ, "TMPDIR": str(temporary), "HTTP_PROXY": "http://127.0.0.1:9"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

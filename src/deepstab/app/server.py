@@ -24,6 +24,8 @@ def serve(service: Service, *, port: int) -> None:
     with tempfile.TemporaryDirectory(prefix="deepstab-app-") as folder:
         # Read where it is imported. It would tell its makers of every start.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+        # It asks itself whether it is there, and no proxy.
+        os.environ |= {"NO_PROXY": _HOST, "no_proxy": _HOST}
         # Uploads begin there.
         tempfile.tempdir = folder
         with closing(Visits(Path(folder), service)) as visits:
