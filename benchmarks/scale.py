@@ -9,21 +9,25 @@ so that its peak memory is its own. Prints what docs/scale.md says.
 
 import argparse
 import hashlib
+import math
 import multiprocessing
 import os
 import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
+import cv2
 import pyarrow as pa
+import skimage
 
 from deepstab.config import FlowParams, SplitParams, load_params
+from deepstab.data.flow_cache import compute_pair
 from deepstab.data.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -34,16 +38,19 @@ from deepstab.data.manifest import (
 )
 from deepstab.data.shards import INDEX_NAME, PairEntry, Shard, ShardIndex
 from deepstab.experiments.records import Records
+from deepstab.files import sha256_of
 from deepstab.tracking.store import start_run
+from deepstab.video.writer import write_video
 
 NUM_FRAMES, SHARD_FRAMES = 600, (267, 267, 66)
 T = TypeVar("T")
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
-    start = time.perf_counter()
+    """What work returns, and its processor seconds and its children's, whatever else runs."""
+    start = os.times()
     result = work()
-    return result, time.perf_counter() - start
+    return result, sum(os.times()[:4]) - sum(start[:4])
 
 
 def file_of(path: str) -> VideoFile:
@@ -104,6 +111,31 @@ def megabytes(path: Path) -> float:
     return path.stat().st_size / 1e6
 
 
+def measure_flow(flow: FlowParams, num_frames: int) -> None:
+    """Processor seconds and bytes a frame of a 720p pair: a window that sways on a photo."""
+    photo = cv2.resize(skimage.data.astronaut(), (1600, 1600), interpolation=cv2.INTER_CUBIC)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for side, sway in (("stable", 0), ("unstable", 9)):
+            corners = [
+                (200 + t + round(sway * math.sin(1.3 * t)), 100 + t) for t in range(num_frames)
+            ]
+            frames = (photo[y : y + 720, x : x + 1280] for x, y in corners)
+            write_video(folder / f"{side}.mp4", frames, frame_rate=Fraction(30), crf=20)
+        files = [
+            VideoFile(path.name, sha256_of(path), num_frames, 30.0, 1280, 720)
+            for path in (folder / "stable.mp4", folder / "unstable.mp4")
+        ]
+        pair = VideoPair("a", "a", "train", *files, num_frames)
+        cv2.setNumThreads(1)
+        _, took_s = timed(lambda: compute_pair(pair, folder, folder / "shards", flow))
+        size = sum(path.stat().st_size for path in (folder / "shards").iterdir())
+    print(
+        f"flow, 720p to {flow.width}x{flow.height}: {1e3 * took_s / num_frames:.1f} ms of "
+        f"processor and {size / num_frames / 1e3:.0f} kB a frame of a pair ({num_frames} frames)"
+    )
+
+
 def measure_points(num_points: int) -> None:
     """MLflow's SQLite store: seconds and bytes a metric point."""
     with tempfile.TemporaryDirectory() as folder:
@@ -161,7 +193,7 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params(Path("params.deepstab.yaml"))
     split = load_params(Path("params.yaml")).data.split
-    print("synthetic entries; seconds beside what takes them, sizes in MB, peak memory in GB")
+    print("synthetic entries; processor seconds, sizes in MB, peak memory in GB")
     print("    pairs |    split | manifest   saved  loaded |    index   saved  loaded", end="")
     print("  digest select |   peak")
     context = multiprocessing.get_context("spawn")
@@ -169,6 +201,7 @@ def main() -> None:
         process = context.Process(target=measure_entries, args=(num_pairs, split, params.flow))
         process.start()
         process.join()
+    measure_flow(params.flow, 60)
     measure_points(8 * args.files)
     measure_dvc(args.files)
     measure_mapped(500)
