@@ -321,7 +321,7 @@ def test_what_came_into_the_page_all_the_same_would_not_run(
 def assert_charts(page: Page, *runs: str) -> None:
     """There are charts by section, with a line for every run."""
     sections = page.get_by_test_id("experiment-view-compare-runs-section-header")
-    for name in ("step", "test/baseline"):
+    for name in ("step", "test/untrained"):
         expect(sections.filter(has=page.get_by_text(name, exact=True)).first).to_be_visible()
     steps = sections.filter(has=page.get_by_text("step", exact=True)).first
     steps.evaluate("section => section.scrollIntoView()")  # charts are drawn when they are seen

@@ -541,7 +541,7 @@ def test_a_warning_is_one_line(untrained_weights: Path, tmp_path: Path) -> None:
     assert "pixel format yuv420p10le is written as 8-bit" in warnings[0]
 
 
-def test_a_folder_killed_again_and_again_comes_out_the_same(clip: Path, tmp_path: Path) -> None:
+def test_a_folder_that_was_killed_comes_out_the_same(clip: Path, tmp_path: Path) -> None:
     source, results, whole = (tmp_path / name for name in ("in", "out", "whole"))
     (source / "more").mkdir(parents=True)
     for name in ("a.mp4", "more/b.mp4"):
@@ -554,12 +554,10 @@ def test_a_folder_killed_again_and_again_comes_out_the_same(clip: Path, tmp_path
     assert first.returncode == 1
     assert "1 of 3 videos could not be stabilized" in first.stderr
     assert f"left out, no videos by their suffix: {source / 'notes.txt'}" in first.stdout
-    chance = random.Random(0)
-    for _ in range(2):
-        process = subprocess.Popen([*command, str(results), *fast], stderr=subprocess.DEVNULL)
-        time.sleep(chance.uniform(0.5, 4))
-        process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
-        process.wait()
+    process = subprocess.Popen([*command, str(results), *fast], stderr=subprocess.DEVNULL)
+    time.sleep(random.uniform(1, 5))
+    process.kill()
+    process.wait()
     assert deepstab("stabilize", source, results, *fast).returncode == 1
     again = deepstab("stabilize", source, results, *fast)
     assert "3 videos, 2 of them done before" in again.stdout

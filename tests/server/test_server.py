@@ -194,7 +194,7 @@ def test_the_run_is_complete_and_in_postgres(
     assert run.data.params == {key: str(value) for key, value in params.items()}
     measured = json.loads((checkout.root / "reports/metrics.json").read_text())
     assert measured["run_id"] == run.info.run_id
-    for row in ("input", "stabilized"):
+    for row in ("untrained", "stabilized"):
         for name in ("psnr", "jitter_px", "stability"):
             assert run.data.metrics[f"test/{row}/{name}"] == pytest.approx(
                 measured[name][row], rel=1e-5

@@ -15,7 +15,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN_BY = {
     r"^pip install \.": "e2e/test_install.py::test_it_is_light",
     r"deepstab (stabilize shaky|score)": "e2e/test_install.py::test_a_video_is_stabilized_and_scored",
-    r"deepstab stabilize .*RESULTS": "e2e/test_cli.py::test_a_folder_killed_again_and_again_comes_out_the_same",
+    r"deepstab stabilize .*RESULTS": "e2e/test_cli.py::test_a_folder_that_was_killed_comes_out_the_same",
     r"deepstab stabilize .*--plot": "e2e/test_cli.py::test_a_video_becomes_steadier_and_keeps_the_rest",
     r"deepstab app": "browser/test_app.py::test_before_and_after_play_together_with_scores_and_a_download",
     r"deepstab lineage": "pipeline/test_lineage.py::test_a_run_tells_its_whole_story",

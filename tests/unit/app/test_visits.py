@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
@@ -38,31 +37,6 @@ def wait_for(job: Job, phase: str) -> None:
     while job.step is None or job.step.phase != phase:
         assert not job.scores.done(), job.scores.result()
         time.sleep(0.02)
-
-
-def test_one_after_another_and_who_leaves_leaves_nothing(visits: Visits, tmp_path: Path) -> None:
-    (tmp_path / "same").mkdir()
-    video = make_video(tmp_path / "same" / "a.mp4", num_frames=400)
-    jobs = [visits.begin(visitor, video, AS_TUNED) for visitor in ("ada", "bob", "eve")]
-    wait_for(jobs[0], "analyze")
-    assert [visits.num_ahead(job) for job in jobs] == [0, 1, 2]
-    assert [job.step is None for job in jobs] == [False, True, True]
-    visits.cancel("bob")
-    with pytest.raises(CancelledError):
-        jobs[1].scores.result()
-    assert visits.num_ahead(jobs[2]) == 1
-    # Her page is closed; the file that others wait with stays.
-    visits.end("ada")
-    with pytest.raises(CancelledError):
-        jobs[0].scores.result(timeout=30)
-    assert video.exists()
-    wait_for(jobs[2], "analyze")
-    visits.end("bob")
-    visits.end("eve")
-    with pytest.raises(CancelledError):
-        jobs[2].scores.result(timeout=30)
-    assert made(tmp_path) == []
-    assert not video.parent.exists()
 
 
 def test_what_browsers_do_not_play_is_shown_as_a_copy(visits: Visits, tmp_path: Path) -> None:
