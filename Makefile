@@ -24,9 +24,9 @@ install-test: setup
 launch-test: setup
 	LAUNCH=1 OMP_NUM_THREADS=1 pytest tests/unit/training/test_launch.py
 
-# Every command of docs/experiments-walkthrough.md, in a fresh clone with small videos.
+# Every command of docs/experiments-walkthrough.md, in a fresh clone with small videos; and reruns.
 walkthrough: setup
-	WALKTHROUGH=1 pytest tests/pipeline/test_walkthrough.py
+	WALKTHROUGH=1 pytest tests/pipeline/test_walkthrough.py tests/pipeline/test_lineage.py
 
 # make chaos [N=100]: the pipeline killed anywhere, run again, and compared
 chaos: setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -119,6 +120,7 @@ def test_a_clean_run_comes_out_the_same(checkout: Checkout, clean: str) -> None:
     assert checkout.repro() == []
 
 
+@pytest.mark.skipif("WALKTHROUGH" not in os.environ, reason="a minute: make walkthrough")
 def test_a_run_with_uncommitted_changes_comes_out_the_same(checkout: Checkout, dirty: str) -> None:
     before = worktrees(checkout)
     output = checkout.run("deepstab", "rerun", dirty)
