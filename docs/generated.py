@@ -85,7 +85,7 @@ def _rows(model: type[BaseModel], tree: dict[str, Any], prefix: str) -> Iterator
 
 def _type(field: FieldInfo) -> str:
     bounds = [
-        f"{sign} {getattr(item, attribute):g}"
+        f"{sign} {getattr(item, attribute)}"
         for item in field.metadata
         for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
         if hasattr(item, attribute)
@@ -102,7 +102,7 @@ def _named(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(_named(part) for part in get_args(kind))
     if origin is not None:
-        inner = ", ".join(_named(part) for part in get_args(kind))
+        inner = ", ".join(_named(part) for part in get_args(kind) if part is not ...)
         return f"{origin.__name__} of {inner}"
     return getattr(kind, "__name__", str(kind))
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from deepstab.errors import run_stage, stage_imports
 
 with stage_imports():
-    from deepstab.experiments.lineage import SHIPPED_COMMIT
     from deepstab.models import checkpoints, shipping
     from deepstab.models.checkpoints import export_weights
     from deepstab.models.export import export_graph
@@ -23,7 +22,7 @@ def main() -> None:
     export_graph(checkpoint, shipping.GRAPH)
     shipping.write_checksum(shipping.GRAPH)
     commit = read_provenance().tags.get(COMMIT_TAG, "")
-    SHIPPED_COMMIT.write_text(f"{commit}\n", encoding="utf-8")
+    shipping.COMMIT.write_text(f"{commit}\n", encoding="utf-8")
     for path in (shipping.WEIGHTS, shipping.GRAPH):
         print(f"{path}: {path.stat().st_size / 2**20:.2f} MiB, epoch {checkpoint.epoch}")
 

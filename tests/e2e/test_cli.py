@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import json
 import os
-import random
 import re
 import resource
 import shutil
@@ -555,7 +554,9 @@ def test_a_folder_that_was_killed_comes_out_the_same(clip: Path, tmp_path: Path)
     assert "1 of 3 videos could not be stabilized" in first.stderr
     assert f"left out, no videos by their suffix: {source / 'notes.txt'}" in first.stdout
     process = subprocess.Popen([*command, str(results), *fast], stderr=subprocess.DEVNULL)
-    time.sleep(random.uniform(1, 5))
+    while not (results / "stabilized.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
     process.kill()
     process.wait()
     assert deepstab("stabilize", source, results, *fast).returncode == 1

@@ -3,11 +3,13 @@
 # ruff: noqa: E501  # a table
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
+from deepstab.config import flatten, load_params
 from tests.conftest import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -65,3 +67,19 @@ def test_a_command_is_run_or_it_is_said_why_not(command: str) -> None:
 def test_what_runs_them_is_there(test: str) -> None:
     path, _, name = test.partition("::")
     assert f"def {name}" in (Path(ROOT) / "tests" / path).read_text()
+
+
+def test_the_page_of_parameters_says_each_as_params_yaml_has_it() -> None:
+    spec = importlib.util.spec_from_file_location("generated", ROOT / "docs/generated.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generated = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generated)
+    rows = [line.split(" | ") for line in generated.parameters().splitlines()[6:]]
+    found = {row[0].strip("| `"): row[2].strip("`") for row in rows}
+    params = flatten(load_params(ROOT / "params.yaml"))
+    assert found.keys() == params.keys()
+    assert found["train.windows_per_video"] == str(params["train.windows_per_video"])
+    assert [
+        row for row in rows if "Ellipsis" in row[1] or "e+" in row[1] or "<" in row[1][:2]
+    ] == []

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,17 @@ _LOOK_EVERY_S = 0.3
 Changes = dict[Any, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """What is on the page; a visitor's choices are in the order that `_start` takes them in."""
+
+    choices: tuple[gr.File, gr.Radio, gr.Slider, gr.Slider]
+    start: gr.Button
+    cancel: gr.Button
+    status: gr.HTML
+    results: tuple[gr.HTML, gr.HTML, gr.HTML]
+
+
 def build(visits: Visits, limits: Limits) -> gr.Blocks:
     """The page, not yet served."""
     with gr.Blocks(
@@ -49,60 +61,80 @@ def build(visits: Visits, limits: Limits) -> gr.Blocks:
             start = gr.Button("Stabilize", variant="primary")
             cancel = gr.Button("Cancel", interactive=False)
         status = gr.HTML(picture.hint(limits), min_height=60)
-        players, scores, paths = gr.HTML(), gr.HTML(), gr.HTML()
-
-        def run(
-            source: str | None, choice: str, share: float, amount: float, request: gr.Request
-        ) -> Iterator[Changes]:
-            if source is None:
-                yield {status: picture.failure("no video: drop one above first")}
-                return
-            yield {
-                start: gr.Button(interactive=False),
-                cancel: gr.Button(interactive=True),
-                status: picture.note("Waiting…"),
-                **dict.fromkeys((players, scores, paths), ""),
-            }
-            settings = Settings(_CROPS.get(choice, f"{share:g}"), amount)
-            try:
-                job = visits.begin(str(request.session_hash), Path(source), settings)
-                yield from _follow(job, visits, status, (players, scores, paths))
-            except DeepStabError as error:
-                line = str(error).replace(f"{Path(source).parent}/", "")
-                yield {status: picture.failure(line)}
-            except Exception:
-                logging.getLogger(__name__).exception("a fault of deepstab app")
-                yield {status: picture.failure("a fault of this program; the terminal has more")}
-            yield {start: gr.Button(interactive=True), cancel: gr.Button(interactive=False)}
-
-        def take(source: str, request: gr.Request) -> None:
-            visits.upload(str(request.session_hash), Path(source))
-
-        def stop(request: gr.Request) -> None:
-            visits.cancel(str(request.session_hash))
-
-        def leave(request: gr.Request) -> None:
-            visits.end(str(request.session_hash))
-
-        crop.change(
-            lambda choice: gr.Slider(visible=choice not in _CROPS),
-            crop,
-            percent,
-            api_visibility="private",
+        parts = _Parts(
+            (upload, crop, percent, strength),
+            start,
+            cancel,
+            status,
+            (gr.HTML(), gr.HTML(), gr.HTML()),
         )
-        upload.upload(take, upload, api_visibility="private")
-        start.click(
-            run,
-            [upload, crop, percent, strength],
-            [start, cancel, status, players, scores, paths],
-            show_progress="hidden",
-            # The visits have a queue of their own, in which one that waits can be canceled.
-            concurrency_limit=None,
-            api_visibility="private",
-        )
-        cancel.click(stop, queue=False, api_visibility="private")
-        page.unload(leave)
+        _connect(page, parts, visits)
     return page
+
+
+def _connect(page: gr.Blocks, parts: _Parts, visits: Visits) -> None:
+    """Say what happens when."""
+    upload, crop, percent, _ = parts.choices
+
+    def run(
+        source: str | None, choice: str, share: float, amount: float, request: gr.Request
+    ) -> Iterator[Changes]:
+        settings = Settings(_CROPS.get(choice, f"{share:g}"), amount)
+        yield from _start(parts, visits, str(request.session_hash), source, settings)
+
+    def take(source: str, request: gr.Request) -> None:
+        visits.upload(str(request.session_hash), Path(source))
+
+    def stop(request: gr.Request) -> None:
+        visits.cancel(str(request.session_hash))
+
+    def leave(request: gr.Request) -> None:
+        visits.end(str(request.session_hash))
+
+    crop.change(
+        lambda choice: gr.Slider(visible=choice not in _CROPS),
+        crop,
+        percent,
+        api_visibility="private",
+    )
+    upload.upload(take, upload, api_visibility="private")
+    parts.start.click(
+        run,
+        list(parts.choices),
+        [parts.start, parts.cancel, parts.status, *parts.results],
+        show_progress="hidden",
+        # The visits have a queue of their own, in which one that waits can be canceled.
+        concurrency_limit=None,
+        api_visibility="private",
+    )
+    parts.cancel.click(stop, queue=False, api_visibility="private")
+    page.unload(leave)
+
+
+def _start(
+    parts: _Parts, visits: Visits, visitor: str, source: str | None, settings: Settings
+) -> Iterator[Changes]:
+    """What changes on the page from a click to the end of what it began."""
+    if source is None:
+        yield {parts.status: picture.failure("no video: drop one above first")}
+        return
+    yield {
+        parts.start: gr.Button(interactive=False),
+        parts.cancel: gr.Button(interactive=True),
+        parts.status: picture.note("Waiting…"),
+        **dict.fromkeys(parts.results, ""),
+    }
+    try:
+        job = visits.begin(visitor, Path(source), settings)
+        yield from _follow(job, visits, parts.status, parts.results)
+    except DeepStabError as error:
+        line = str(error).replace(f"{Path(source).parent}/", "")
+        yield {parts.status: picture.failure(line)}
+    except Exception:
+        logging.getLogger(__name__).exception("a fault of deepstab app")
+        message = "a fault of this program; the terminal has more"
+        yield {parts.status: picture.failure(message)}
+    yield {parts.start: gr.Button(interactive=True), parts.cancel: gr.Button(interactive=False)}
 
 
 def _follow(

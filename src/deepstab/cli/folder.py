@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from deepstab.cli.console import Phases
 from deepstab.cli.options import How
 from deepstab.errors import DeepStabError, ParameterError, VideoError, printable
 from deepstab.files import sha256_of, whole_or_absent
-from deepstab.stabilization.folder import Journal, Outcome, Settings, Task, plan
+from deepstab.stabilization.folder import Journal, Outcome, Settings, Task, digest_of, plan
 
 TABLE_NAME = "stabilized.csv"
 _FIGURES = ("jitter before", "jitter after", "stability before", "stability after", "crop")
@@ -33,9 +34,10 @@ def stabilize_many(sources: Sequence[Path], results: Path, how: How) -> None:
     settings = Settings(how.crop, how.strength, *how.encoding, origin.generator_sha256)
     try:
         results.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=results).close()
     except OSError as error:
         raise ParameterError(
-            f"folder {results} cannot be made: {error.strerror}; choose another"
+            f"folder {results} cannot be written to: {error.strerror}; choose another"
         ) from None
     journal, outcomes, num_kept = Journal(results), [], 0
     for number, task in enumerate(tasks, 1):
@@ -68,7 +70,7 @@ def _work(
     how: How,
     progress: Callable[[str, int, int | None], None],
 ) -> Outcome:
-    sha256 = sha256_of(task.source)
+    sha256 = digest_of(task.source)
     try:
         task.destination.parent.mkdir(parents=True, exist_ok=True)
         api.check_targets(task.source, task.destination)

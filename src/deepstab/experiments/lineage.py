@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from safetensors import safe_open
-from safetensors.numpy import load_file
 
 from deepstab.errors import DeepStabError
 from deepstab.models import shipping
-from deepstab.models.origin import Origin, sha256_of_weights
+from deepstab.models.origin import Origin
 from deepstab.tracking import names
 from deepstab.tracking.lockfile import outputs
 from deepstab.video.frames import read_comment
@@ -28,9 +26,6 @@ if TYPE_CHECKING:
 # One link of the chain: what is said of it, in the order to show it.
 Facts = dict[str, Any]
 Chain = dict[str, Facts]
-
-SHIPPED_COMMIT = shipping.WEIGHTS.with_suffix(".commit")
-"""Names the commit whose code and parameters made the weights that ship."""
 
 _WEIGHTS_SUFFIXES = {".pth", ".safetensors"}
 
@@ -60,7 +55,8 @@ def read_file(path: Path) -> FileOrigin:
         DeepStabError: the file cannot be read, or says nothing of a run.
     """
     if path.resolve() == shipping.WEIGHTS.resolve():
-        about, sha256 = _read_shipped()
+        about, shipped = _read_shipped()
+        sha256 = shipped.generator_sha256
         return FileOrigin("", _checkpoint_facts(about, sha256), _own_chain(about, sha256))
     if path.suffix in _WEIGHTS_SUFFIXES:
         return _read_weights(path)
@@ -73,11 +69,11 @@ def read_file(path: Path) -> FileOrigin:
             "video that deepstab stabilized"
         )
     facts: Facts = {"generator_sha256": origin.generator_sha256}
-    about, sha256 = _read_shipped()
-    if origin.run_id != about["run_id"] or origin.generator_sha256 != sha256:
+    about, shipped = _read_shipped()
+    if origin != shipped:
         return FileOrigin(origin.run_id, facts)
     facts["weights"] = f"shipped with deepstab {version('deepstab')}"
-    return FileOrigin(origin.run_id, facts, _own_chain(about, sha256))
+    return FileOrigin(origin.run_id, facts, _own_chain(about, shipped.generator_sha256))
 
 
 def trace(records: Records, record: Record) -> Chain:
@@ -139,13 +135,10 @@ def _read_weights(path: Path) -> FileOrigin:
     return FileOrigin(checkpoint.run_id, _checkpoint_facts(about, sha256), chain)
 
 
-def _read_shipped() -> tuple[dict[str, Any], str]:
-    """What the weights that ship say of themselves, and their SHA-256, without torch."""
-    shipping.verify(shipping.WEIGHTS)
-    with safe_open(shipping.WEIGHTS, framework="np") as file:
-        about = json.loads(file.metadata()["checkpoint"])
-    about["commit"] = SHIPPED_COMMIT.read_text(encoding="utf-8").strip()
-    return about, sha256_of_weights(load_file(shipping.WEIGHTS))
+def _read_shipped() -> tuple[dict[str, Any], Origin]:
+    about, origin = shipping.read_shipped()
+    about["commit"] = shipping.COMMIT.read_text(encoding="utf-8").strip()
+    return about, origin
 
 
 def _checkpoint_facts(about: Mapping[str, Any], generator_sha256: str) -> Facts:

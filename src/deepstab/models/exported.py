@@ -5,19 +5,15 @@ The graph is in ONNX's format, made from the weights that lie beside it, and run
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import load_file
 
 from deepstab.config import parse_network_params
 from deepstab.image import Image
 from deepstab.models.network import Floats32, MotionNetwork, SeeMotion
-from deepstab.models.origin import Origin, sha256_of_weights
-from deepstab.models.shipping import GRAPH, WEIGHTS, verify
+from deepstab.models.shipping import GRAPH, WEIGHTS, read_shipped, verify
 
 
 def load_shipped() -> MotionNetwork:
@@ -26,13 +22,11 @@ def load_shipped() -> MotionNetwork:
     Raises:
         CheckpointError: they are missing or damaged.
     """
-    verify(WEIGHTS)
+    about, origin = read_shipped()
     verify(GRAPH)
-    with safe_open(WEIGHTS, framework="np") as file:
-        about = json.loads(file.metadata()["checkpoint"])
     return MotionNetwork(
         params=parse_network_params(about["params"], origin=str(WEIGHTS)),
-        origin=Origin(about["run_id"], sha256_of_weights(load_file(WEIGHTS))),
+        origin=origin,
         see_motion=run_graph(GRAPH),
     )
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from deepstab.errors import CheckpointError
 from deepstab.files import sha256_of
+from deepstab.models.origin import Origin, sha256_of_weights
 
 WEIGHTS = Path(__file__).parent / "shipped" / "stab_generator.safetensors"
 GRAPH = WEIGHTS.with_suffix(".onnx")
+COMMIT = WEIGHTS.with_suffix(".commit")
+"""Names the commit whose code and parameters made the weights."""
 
 _CHECKSUM_SUFFIX = ".sha256"
 
@@ -32,6 +40,18 @@ def verify(path: Path) -> None:
             f"{path}: the shipped weights are damaged (their SHA-256 is not {wanted[:12]}...); "
             "install deepstab again"
         )
+
+
+def read_shipped() -> tuple[dict[str, Any], Origin]:
+    """What the weights that ship say of themselves, and their origin, without torch.
+
+    Raises:
+        CheckpointError: as `verify`.
+    """
+    verify(WEIGHTS)
+    with safe_open(WEIGHTS, framework="np") as file:
+        about = json.loads(file.metadata()["checkpoint"])
+    return about, Origin(about["run_id"], sha256_of_weights(load_file(WEIGHTS)))
 
 
 def _checksum(path: Path) -> Path:

@@ -127,8 +127,16 @@ def _files(source: Path, results: Path) -> Iterator[tuple[Path, Path]]:
         )
     for path in sorted(source.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
-        if path.is_file() and not hidden:
+        if not path.is_dir() and not hidden:
             yield path, path.relative_to(source)
+
+
+def digest_of(source: Path) -> str:
+    """SHA-256 of a video to read; empty where it cannot be read, which reading it will tell."""
+    try:
+        return sha256_of(source) if source.is_file() else ""
+    except OSError:
+        return ""
 
 
 class Journal:
@@ -138,13 +146,16 @@ class Journal:
         """Read what is there; a line that was cut off is as if it were not."""
         self._path = results / JOURNAL_NAME
         self._known: dict[str, Outcome] = {}
-        if self._path.is_file():
-            for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    outcome = Outcome(**json.loads(line))
-                except (ValueError, TypeError):
-                    continue
-                self._known[outcome.name] = outcome
+        text = self._path.read_text("utf-8", "replace") if self._path.is_file() else ""
+        if text and not text.endswith("\n"):
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+        for line in text.splitlines():
+            try:
+                outcome = Outcome(**json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            self._known[outcome.name] = outcome
 
     def done(self, task: Task, settings: Settings) -> Outcome | None:
         """The outcome of a task that need not be done again.
@@ -156,10 +167,9 @@ class Journal:
             return None
         if not task.destination.is_file() or sha256_of(task.destination) != known.result_sha256:
             return None
-        return known if sha256_of(task.source) == known.source_sha256 else None
+        return known if digest_of(task.source) == known.source_sha256 else None
 
     def add(self, outcome: Outcome) -> None:
         """Add a line; a result is written before."""
-        cut_off = self._path.is_file() and not self._path.read_bytes().endswith(b"\n")
         with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n" * cut_off + json.dumps(asdict(outcome)) + "\n")
+            file.write(json.dumps(asdict(outcome)) + "\n")

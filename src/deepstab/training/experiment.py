@@ -71,8 +71,8 @@ def run_experiment(
             _log_result(tracker, result, destination)
             digests = {"download": manifest.digest(), "flow": index.digest()}
             durations = recall_durations(digests, scratch=root / _SCRATCH)
-            durations[names.TRAIN_DURATION] = time.monotonic() - started + result.earlier_s
-            tracker.log_metrics(durations, step=0)
+            duration_s = time.monotonic() - started + result.earlier_s
+            tracker.log_metrics({**durations, names.TRAIN_DURATION: duration_s}, step=0)
         state.remove()
     return result
 

@@ -91,8 +91,7 @@ def train(
     training = _Training(index, params=params, vgg19=vgg19, tracker=tracker)
     so_far = training.resume(state)
     earlier_s = so_far.duration_s
-    best = destination / names.BEST_NAME
-    main = processes.is_main()
+    best, main = destination / names.BEST_NAME, processes.is_main()
     if so_far.best is not None and main:
         checkpoints.save(so_far.best, best)
     training.log_history(so_far)
@@ -109,12 +108,8 @@ def train(
     if main:
         final = training.checkpoint(params.train.epochs, so_far.validation)
         checkpoints.save(final.as_tree(), destination / names.FINAL_NAME)
-    return TrainingResult(
-        so_far.history,
-        so_far.input_quality,
-        Checkpoint.from_tree(so_far.best, origin=names.BEST_NAME),
-        earlier_s,
-    )
+    found = Checkpoint.from_tree(so_far.best, origin=names.BEST_NAME)
+    return TrainingResult(so_far.history, so_far.input_quality, found, earlier_s)
 
 
 def history_csv(history: list[dict[str, float]]) -> str:
@@ -175,8 +170,11 @@ class _Training:
         networks = self._unwrapped()
         for name, state_dict in state_dicts.items():
             getattr(networks, name).load_state_dict(state_dict)
-        if so_far.best is not None:  # of a run that was deleted, perhaps
-            so_far.best["run_id"] = self._tracker.run_id
+        if so_far.best is not None:
+            earlier, run_id = so_far.best["run_id"], self._tracker.run_id
+            if earlier != run_id and processes.is_main():
+                log.info("run %s cannot continue: the training goes on as %s", earlier, run_id)
+            so_far.best["run_id"] = run_id
         log.info("resuming after epoch %d", len(so_far.history) - 1)
         assert all(math.isfinite(row["total"]) for row in so_far.history[1:])
         return so_far

@@ -131,9 +131,9 @@ class VideoReader:
         frame_step = max(round(1 / (self.frame_rate * self.time_base)), 1)
         progress = Progress(num_indexed=len(self.stream.index_entries))
         size: tuple[int, int] | None = None
-        index = 0
         first_pts: int | None = None
         last_pts: int | None = None
+        index = 0
         try:
             for image in self._images(progress, on_packet):
                 size = size or (image.width, image.height)
@@ -159,9 +159,7 @@ class VideoReader:
         if progress.is_damaged:
             raise self._damaged(index)
         if last_pts is None:
-            raise VideoError(
-                f"video {self.path} holds no frame that can be decoded; replace the file"
-            )
+            raise VideoError(f"video {self.path} holds no frame to decode; replace the file")
         progress.num_frames, progress.last_pts = index, last_pts
         check_complete(self.path, self.container, self.stream, progress, frame_step=frame_step)
 

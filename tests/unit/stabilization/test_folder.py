@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,7 +10,14 @@ import pytest
 
 from deepstab.errors import ParameterError, VideoError
 from deepstab.files import sha256_of
-from deepstab.stabilization.folder import JOURNAL_NAME, Journal, Outcome, Settings, plan
+from deepstab.stabilization.folder import (
+    JOURNAL_NAME,
+    Journal,
+    Outcome,
+    Settings,
+    digest_of,
+    plan,
+)
 
 SETTINGS = Settings("auto", 1.0, 18, "veryfast", "0" * 64)
 
@@ -30,6 +38,16 @@ def test_folders_are_kept_and_other_files_named(tmp_path: Path) -> None:
     assert tasks[0].source == source / "a/c.AVI"
     assert tasks[0].destination == tmp_path / "out/a/c.mp4"
     assert left_out == [source / "notes.txt"]
+
+
+def test_what_cannot_be_read_is_a_task_that_fails_and_not_left_out(tmp_path: Path) -> None:
+    source = make(tmp_path / "in", "a.mp4")
+    (source / "gone.mp4").symlink_to("nowhere.mp4")
+    os.mkfifo(source / "pipe.mp4")
+    tasks, left_out = plan([source], tmp_path / "out")
+    assert [task.name for task in tasks] == ["a.mp4", "gone.mp4", "pipe.mp4"]
+    assert left_out == []
+    assert [bool(digest_of(task.source)) for task in tasks] == [True, False, False]
 
 
 def test_names_that_meet_and_folders_within_are_refused(tmp_path: Path) -> None:
