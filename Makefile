@@ -2,7 +2,7 @@ PYTHON ?= python3
 # Stages say `python`: the environment's own.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test install-test launch-test chaos fuzz walkthrough server-test check audit docs ui \
+.PHONY: setup repro test install-test launch-test cluster-test chaos fuzz walkthrough server-test check audit docs ui \
   bench-quality bench-learning bench-throughput
 
 setup: .venv/ready
@@ -23,6 +23,10 @@ install-test: setup
 # Two processes that train together, as accelerate and torchrun start them, killed and run again.
 launch-test: setup
 	LAUNCH=1 OMP_NUM_THREADS=1 pytest tests/unit/training/test_launch.py
+
+# Work by video on a real Dask cluster on loopback, a worker killed; how much two are faster than one.
+cluster-test: setup
+	CLUSTER=1 pytest -rP --durations 0 tests/cluster
 
 # Every command of docs/experiments-walkthrough.md, in a fresh clone with small videos; and reruns.
 walkthrough: setup

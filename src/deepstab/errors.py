@@ -9,6 +9,7 @@ DeepStabError
 ├── ShardError            the flow cache is missing, damaged or of another layout
 ├── CheckpointError       weights are missing, damaged or of another architecture
 ├── TrainingError         training cannot go on (a loss is not finite)
+├── WorkerError           a process died in the middle of its work, or a cluster is not there
 └── TrackingError         MLflow cannot be reached or refuses
     ├── RegistryError     a model is not registered, or cannot be promoted
     └── RerunError        a run cannot be rebuilt
@@ -71,6 +72,10 @@ class CheckpointError(DeepStabError):
 
 class TrainingError(DeepStabError):
     """Training cannot go on."""
+
+
+class WorkerError(DeepStabError):
+    """A process died in the middle of its work, or the cluster is not there."""
 
 
 class TrackingError(DeepStabError):
@@ -137,7 +142,7 @@ def one_line(*, interrupted: str = "interrupted") -> Iterator[None]:
 def missing_package(module: str) -> str:
     """Say which package is not installed and what brings it."""
     package = module.partition(".")[0]
-    extra = {"gradio": "app"}.get(package, "pipeline")
+    extra = {"gradio": "app", "distributed": "cluster"}.get(package, "pipeline")
     return f"{package} is not installed, which this needs; pip install 'deepstab[{extra}]'"
 
 

@@ -17,7 +17,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN_BY = {
     r"^pip install \.": "e2e/test_install.py::test_it_is_light",
     r"deepstab (stabilize shaky|score)": "e2e/test_install.py::test_a_video_is_stabilized_and_scored",
-    r"deepstab stabilize .*RESULTS": "e2e/test_cli.py::test_a_folder_that_was_killed_comes_out_the_same",
+    r"deepstab stabilize (.*RESULTS|holiday steady)": "e2e/test_cli.py::test_a_folder_that_was_killed_comes_out_the_same",
     r"deepstab stabilize .*--plot": "e2e/test_cli.py::test_a_video_becomes_steadier_and_keeps_the_rest",
     r"deepstab app": "browser/test_app.py::test_before_and_after_play_together_with_scores_and_a_download",
     r"deepstab lineage": "pipeline/test_lineage.py::test_a_run_tells_its_whole_story",
@@ -29,6 +29,7 @@ RUN_BY = {
     r"dvc exp run --temp -C": "pipeline/test_dvc_pipeline.py::"
     "test_an_experiment_elsewhere_takes_videos_along_that_git_does_not_have",
     r"mlflow server|export MLFLOW_TRACKING_URI": "server/test_server.py::test_kills_lose_and_double_nothing",
+    r"dask (scheduler|worker)|export DASK_SCHEDULER_ADDRESS": "cluster/test_cluster.py::test_shards_are_the_same",
     r"accelerate launch --num|torchrun --standalone|dvc commit": "unit/training/test_launch.py::test_a_launched_training_killed_goes_on_as_one_run",
     r"cp params\.deepstab\.yaml": "pipeline/test_dvc_pipeline.py::"
     "test_published_settings_without_credentials_fail_at_once_and_leave_nothing",

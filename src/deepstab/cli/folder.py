@@ -1,21 +1,26 @@
-"""`deepstab stabilize` of many videos, one after another."""
+"""`deepstab stabilize` of many videos: one after another here, or side by side on a cluster."""
 
 from __future__ import annotations
 
 import csv
 import io
+import os
 import tempfile
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from deepstab import api
 from deepstab.cli.console import Phases
 from deepstab.cli.options import How
 from deepstab.errors import DeepStabError, ParameterError, VideoError, printable
-from deepstab.files import sha256_of, whole_or_absent
+from deepstab.files import OWNER_VARIABLE, remove_partials, sha256_of, whole_or_absent
+from deepstab.progress import progress
 from deepstab.stabilization.folder import Journal, Outcome, Settings, Task, digest_of, plan
+from deepstab.workers import Tick, run_all, scheduler_address
 
 TABLE_NAME = "stabilized.csv"
 _FIGURES = ("jitter before", "jitter after", "stability before", "stability after", "crop")
@@ -39,20 +44,18 @@ def stabilize_many(sources: Sequence[Path], results: Path, how: How) -> None:
         raise ParameterError(
             f"folder {results} cannot be written to: {error.strerror}; choose another"
         ) from None
-    journal, outcomes, num_kept = Journal(results), [], 0
-    for number, task in enumerate(tasks, 1):
-        outcome = journal.done(task, settings)
-        num_kept += outcome is not None
-        if outcome is None:
-            label = f"{number}/{len(tasks)} {printable(task.name)}"
-            with closing(Phases(label)) as phases:
-                outcome = _work(task, settings, how, phases.show)
-            journal.add(outcome)
-        outcomes.append(outcome)
-    with whole_or_absent(results / TABLE_NAME) as partial:
-        partial.write_text(_as_csv(outcomes), encoding="utf-8")
+    journal = Journal(results)
+    kept = {task.name: found for task in tasks if (found := journal.done(task, settings))}
+    todo = [task for task in tasks if task.name not in kept]
+    done = (_one_by_one if scheduler_address() is None else _side_by_side)(
+        todo, settings, how, journal.add
+    )
+    by_name = kept | {outcome.name: outcome for outcome in done}
+    outcomes = [by_name[task.name] for task in tasks]
+    with whole_or_absent(results / TABLE_NAME) as unfinished:
+        unfinished.write_text(_as_csv(outcomes), encoding="utf-8")
     print(_as_text(outcomes))
-    print(f"{len(tasks)} videos, {num_kept} of them done before; {results / TABLE_NAME}")
+    print(f"{len(tasks)} videos, {len(kept)} of them done before; {results / TABLE_NAME}")
     if left_out:
         names = ", ".join(printable(str(path)) for path in left_out)
         print(f"left out, no videos by their suffix: {names}")
@@ -62,6 +65,41 @@ def stabilize_many(sources: Sequence[Path], results: Path, how: How) -> None:
             f"{len(failed)} of {len(tasks)} videos could not be stabilized, "
             f"the first: {failed[0].error}"
         )
+
+
+def _one_by_one(
+    tasks: Sequence[Task], settings: Settings, how: How, on_done: Callable[[Outcome], None]
+) -> list[Outcome]:
+    outcomes = []
+    for number, task in enumerate(tasks, 1):
+        with closing(Phases(f"{number}/{len(tasks)} {printable(task.name)}")) as phases:
+            outcomes.append(_work(task, settings, how, phases.show))
+        on_done(outcomes[-1])
+    return outcomes
+
+
+def _side_by_side(
+    tasks: Sequence[Task], settings: Settings, how: How, on_done: Callable[[Outcome], None]
+) -> list[Outcome]:
+    if how.weights is not None and Path(how.weights).exists():
+        how = how._replace(weights=str(Path(how.weights).absolute()))
+    there = [Task(task.name, task.source.absolute(), task.destination.absolute()) for task in tasks]
+    owner = uuid.uuid4().hex
+    with progress(len(tasks), label="stabilize", unit="videos") as bar:
+
+        def show(outcome: Outcome) -> None:
+            on_done(outcome)
+            bar.advance()
+
+        outcomes = run_all(partial(_work_there, settings, how, owner), there, on_done=show)
+    for task in there:  # What workers that died have begun.
+        remove_partials(task.destination.parent, owner=owner)
+    return outcomes
+
+
+def _work_there(settings: Settings, how: How, owner: str, task: Task, _tick: Tick) -> Outcome:
+    os.environ[OWNER_VARIABLE] = owner
+    return _work(task, settings, how, lambda phase, done, total: None)
 
 
 def _work(

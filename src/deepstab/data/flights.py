@@ -8,7 +8,8 @@ the seed.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -23,11 +24,13 @@ from deepstab.data.shaken import (
     CleanClip,
     Recording,
     draw_recording,
+    remove_unfinished,
     truth_path,
     write_pair,
 )
 from deepstab.errors import DataError
 from deepstab.image import Image
+from deepstab.workers import Tick, run_all
 
 # Photographs in scikit-image's wheel that have texture at several scales.
 _SKIMAGE_PHOTOS = [
@@ -101,22 +104,35 @@ def render_flights(
     chosen = [paths[order[index % len(paths)]] for index in range(params.num_flights + 1)]
     names = [str(index + 1) for index in range(params.num_flights)]
 
-    def render(index: int) -> None:
-        rng = np.random.default_rng([seed, index + 1])
-        size = (params.width, params.height)
-        photo, other = (_read_photo(path, size) for path in chosen[index : index + 2])
-        recording = draw_recording(
-            params, frame_rate=params.frame_rate, num_available=10**6, rng=rng
-        )
-        clip = film(photo, other, params=params, recording=recording, rng=rng)
-        write_pair(destination, names[index], clip=clip, recording=recording, size=size, rng=rng)
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(render, range(params.num_flights)))
+    here = [path.absolute() for path in chosen]
+    jobs = [
+        _Flight(name, (here[index], here[index + 1]), (seed, index + 1))
+        for index, name in enumerate(names)
+    ]
+    run_all(partial(_render, destination.absolute(), params), jobs)
+    remove_unfinished(destination)
     return (
         {name: path.stem for name, path in zip(names, chosen, strict=False)},
         {name: truth_path(name) for name in names},
     )
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """One flight: its name, the photos it is made of, and where its randomness comes from."""
+
+    name: str
+    photos: tuple[Path, Path]
+    seed: tuple[int, int]
+
+
+def _render(destination: Path, params: FlightParams, job: _Flight, _tick: Tick) -> None:
+    rng = np.random.default_rng(job.seed)
+    size = (params.width, params.height)
+    photo, other = (_read_photo(path, size) for path in job.photos)
+    recording = draw_recording(params, frame_rate=params.frame_rate, num_available=10**6, rng=rng)
+    clip = film(photo, other, params=params, recording=recording, rng=rng)
+    write_pair(destination, job.name, clip=clip, recording=recording, size=size, rng=rng)
 
 
 def film(

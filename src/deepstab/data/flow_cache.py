@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice, tee
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,11 +34,11 @@ from deepstab.errors import ShardError
 from deepstab.files import sha256_of
 from deepstab.progress import progress
 from deepstab.video.frames import read_frames
+from deepstab.workers import Tick, run_all
 
 log = logging.getLogger(__name__)
 
 _UNUSED_DAYS = 14
-_frames_done: Any = None
 
 
 def fill_cache(
@@ -121,31 +119,29 @@ def _is_cached(pair: VideoPair, folder: Path) -> bool:
 
 
 def _compute_all(pairs: dict[Path, VideoPair], raw: Path, params: FlowParams) -> None:
-    """Compute shards (folder -> pair) in a pool of processes, with a bar of the frames done."""
-    context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
+    """Compute shards (folder -> pair) of every pair, with a bar of the frames done."""
     total = sum(pair.num_frames for pair in pairs.values())
-    workers = max(1, min(len(os.sched_getaffinity(0)), len(pairs)))
-    with (
-        ProcessPoolExecutor(workers, context, _start_worker, (counter,)) as pool,
-        progress(total, label="flow", unit="frames") as bar,
-    ):
-        # Long videos first: the last one to finish is then a short one.
-        pending: set[Future[None]] = {
-            pool.submit(compute_pair, pair, raw, folder, params)
-            for folder, pair in sorted(pairs.items(), key=lambda item: -item[1].num_frames)
-        }
-        shown = 0
-        try:
-            while pending:
-                done, pending = wait(pending, timeout=0.5)
-                for future in done:
-                    future.result()
-                bar.advance(counter.value - shown)
-                shown = counter.value
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    # Long videos first: the last one to finish is then a short one.
+    longest = sorted(pairs.items(), key=lambda item: -item[1].num_frames)
+    jobs = [_Job(pair, folder.absolute()) for folder, pair in longest]
+    with progress(total, label="flow", unit="frames") as bar:
+        run_all(partial(_compute, raw.absolute(), params), jobs, on_tick=bar.advance)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A pair, and the folder for its shards."""
+
+    pair: VideoPair
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"pair {self.pair.name}"
+
+
+def _compute(raw: Path, params: FlowParams, job: _Job, tick: Tick) -> None:
+    compute_pair(job.pair, raw, job.folder, params, on_frame=lambda: tick(1))
 
 
 def _place(pair: VideoPair, folder: Path, destination: Path) -> PairEntry:
@@ -157,7 +153,14 @@ def _place(pair: VideoPair, folder: Path, destination: Path) -> PairEntry:
     return entry
 
 
-def compute_pair(pair: VideoPair, raw: Path, folder: Path, params: FlowParams) -> None:
+def compute_pair(
+    pair: VideoPair,
+    raw: Path,
+    folder: Path,
+    params: FlowParams,
+    *,
+    on_frame: Callable[[], None],
+) -> None:
     """Decode, resize and compute the flow of one pair, streaming.
 
     Raises:
@@ -181,7 +184,7 @@ def compute_pair(pair: VideoPair, raw: Path, folder: Path, params: FlowParams) -
         folder,
         params=params,
         source_sha256={"unstable": pair.unstable.sha256, "stable": pair.stable.sha256},
-        on_frame=_count_frame,
+        on_frame=on_frame,
     )
 
 
@@ -190,19 +193,6 @@ def _motion(pair: VideoPair, raw: Path) -> NDArray[np.float32]:
     if pair.truth is None:
         return np.full((pair.num_frames, 4), np.nan, np.float32)
     return Truth.load(raw / pair.truth.path).motion
-
-
-def _start_worker(counter: Any) -> None:
-    global _frames_done
-    _frames_done = counter
-    # One thread per process: OpenCV's own threads would fight over the cores.
-    cv2.setNumThreads(1)
-
-
-def _count_frame() -> None:
-    if _frames_done is not None:
-        with _frames_done.get_lock():
-            _frames_done.value += 1
 
 
 def _link(source: Path, target: Path) -> None:

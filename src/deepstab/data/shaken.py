@@ -35,6 +35,7 @@ from deepstab.data.shake import (
     true_motion,
 )
 from deepstab.data.truth import Truth
+from deepstab.files import remove_partials
 from deepstab.image import Image
 from deepstab.video.writer import write_video
 
@@ -178,6 +179,12 @@ def shaken_frames(
         picture = see(frame, shake.views[index], size)
         picture = motion_blur(picture, faults.shutter * velocity_px[index])
         yield to_image(noisy(lit(picture, faults, index), faults, rng))
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what workers that died have begun below a folder of pairs; all others are done."""
+    for side in ("stable", "unstable", "truth"):
+        remove_partials(folder / side, owner="")
 
 
 def truth_path(name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,10 +22,17 @@ from deepstab.config import VideosParams
 from deepstab.data.folder import SUFFIXES, videos_in
 from deepstab.data.occluders import occlude
 from deepstab.data.shake import Similarity, standing_still
-from deepstab.data.shaken import CleanClip, draw_recording, truth_path, write_pair
+from deepstab.data.shaken import (
+    CleanClip,
+    draw_recording,
+    remove_unfinished,
+    truth_path,
+    write_pair,
+)
 from deepstab.errors import DataError
 from deepstab.image import Image
 from deepstab.video.frames import count_frames, probe, read_frames
+from deepstab.workers import Tick, run_all
 
 Points = NDArray[np.float32]
 
@@ -76,7 +84,7 @@ def find_sources(folder: Path, *, width: int) -> list[SourceVideo]:
             raise DataError(f"{path} and {by_name[path.stem]} have the same name; rename one")
         by_name[path.stem] = path
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda path: _inspect(path, width), by_name.values()))
+        return list(pool.map(lambda path: _inspect(path.absolute(), width), by_name.values()))
 
 
 def render_videos(
@@ -99,20 +107,13 @@ def render_videos(
         VideoError: a video does not decode.
     """
     sources = find_sources(folder, width=params.width)
-    jobs = [(source, variant) for source in sources for variant in range(1, params.variants + 1)]
-
-    def render(job: tuple[SourceVideo, int]) -> str:
-        source, variant = job
-        name = f"{source.path.stem}_{variant}"
-        rng = np.random.default_rng([seed, _number(source.path.stem), variant])
-        _render(destination, name, source=source, sources=sources, params=params, rng=rng)
-        return name
-
-    with ThreadPoolExecutor() as pool:
-        names = list(pool.map(render, jobs))
+    variants = range(1, params.variants + 1)
+    jobs = [_Variant(source, variant, seed) for source in sources for variant in variants]
+    run_all(partial(_render, destination.absolute(), sources, params), jobs)
+    remove_unfinished(destination)
     return (
-        {name: source.path.stem for name, (source, _) in zip(names, jobs, strict=True)},
-        {name: truth_path(name) for name in names},
+        {job.name: job.source.path.stem for job in jobs},
+        {job.name: truth_path(job.name) for job in jobs},
     )
 
 
@@ -152,15 +153,24 @@ def _stands_still(first: Image, second: Image) -> bool:
     return float(np.percentile(np.linalg.norm(after - before, axis=1), 10)) < _STILL_PX
 
 
+@dataclass(frozen=True)
+class _Variant:
+    """One way to shake a video."""
+
+    source: SourceVideo
+    number: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.source.path.stem}_{self.number}"
+
+
 def _render(
-    destination: Path,
-    name: str,
-    *,
-    source: SourceVideo,
-    sources: list[SourceVideo],
-    params: VideosParams,
-    rng: np.random.Generator,
+    destination: Path, sources: list[SourceVideo], params: VideosParams, job: _Variant, _tick: Tick
 ) -> None:
+    source = job.source
+    rng = np.random.default_rng([job.seed, _number(source.path.stem), job.number])
     recording = draw_recording(
         params, frame_rate=source.frame_rate, num_available=source.num_frames, rng=rng
     )
@@ -168,14 +178,14 @@ def _render(
     spare = source.num_frames - recording.num_clean * recording.stride
     frames = source.read(first_frame=int(rng.integers(0, spare + 1)), **length)
     own = own_motion(frames)
-    others = [other for other in sources if other is not source] or sources
+    others = [other for other in sources if other != source] or sources
     near = others[int(rng.integers(0, len(others)))]
     if recording.faults.occluded:
         texture = near.read(first_frame=0, **length)
         frames = list(occlude(frames, texture, frame_rate=recording.frame_rate, rng=rng))
     write_pair(
         destination,
-        name,
+        job.name,
         clip=CleanClip(frames, own, scale=recording.room),
         recording=recording,
         size=source.size,

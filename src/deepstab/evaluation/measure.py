@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, tee
-from multiprocessing import get_context
 from operator import itemgetter
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -29,6 +26,7 @@ from deepstab.progress import progress
 from deepstab.stabilization.whole_video import warp_frame
 from deepstab.trajectory import second_difference
 from deepstab.video.frames import read_frames
+from deepstab.workers import Tick, run_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,19 +52,13 @@ def measure_videos(
     Returns:
         In the order of the pairs.
     """
-    workers = min(os.cpu_count() or 1, len(pairs))
-    # Forked copies of torch's threads would hang.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _use_one_thread)
-    with pool, progress(len(pairs), label="evaluate", unit="videos") as bar:
-        pending = [pool.submit(measure_video, pair, inputs, params) for pair in pairs]
-        try:
-            for done in as_completed(pending):
-                done.result()
-                bar.advance()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [done.result() for done in pending]
+    here = Inputs(inputs.raw.absolute(), inputs.shards.absolute(), inputs.checkpoint.absolute())
+    with progress(len(pairs), label="evaluate", unit="videos") as bar:
+        return run_all(partial(_measure, here, params), pairs, on_done=lambda _: bar.advance())
+
+
+def _measure(inputs: Inputs, params: EvaluateParams, pair: VideoPair, _tick: Tick) -> Measured:
+    return measure_video(pair, inputs, params)
 
 
 def measure_video(pair: VideoPair, inputs: Inputs, params: EvaluateParams) -> Measured:
@@ -204,8 +196,3 @@ class _PixelMeasures:
 
 def _rms(values: torch.Tensor) -> float:
     return float(values.square().mean().sqrt())
-
-
-def _use_one_thread() -> None:
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)

@@ -1,0 +1,114 @@
+"""Jobs in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import pytest
+
+from deepstab.errors import ParameterError, WorkerError
+from deepstab.workers import Tick, run_all
+from tests.conftest import ROOT
+
+
+@dataclass(frozen=True)
+class Number:
+    value: int
+    folder: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return f"number {self.value}"
+
+
+def square(job: Number, tick: Tick) -> tuple[int, int, int]:
+    for _ in range(3):
+        tick(1)
+    if job.value == 2:
+        raise ParameterError("two is too many")
+    if job.value == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job.value**2, cv2.getNumThreads(), os.getpid()
+
+
+def wait_forever(job: Number, tick: Tick) -> None:
+    assert job.folder is not None
+    (job.folder / f"{os.getpid()}").touch()
+    time.sleep(600)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    # A zombie that nobody waits for is gone, too.
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+
+
+def test_each_job_has_one_thread_and_all_are_counted() -> None:
+    ticked: list[int] = []
+    done: list[int] = []
+    results = run_all(
+        square,
+        [Number(n) for n in (4, 0, 1)],
+        on_done=lambda result: done.append(result[0]),
+        on_tick=ticked.append,
+    )
+    assert [result[:2] for result in results] == [(16, 1), (0, 1), (1, 1)]
+    assert os.getpid() not in {pid for _, _, pid in results}
+    assert all(gone(pid) for _, _, pid in results)
+    assert sorted(done) == [0, 1, 16]
+    assert sum(ticked) == 9
+
+
+def test_an_error_ends_all() -> None:
+    with pytest.raises(ParameterError, match="two is too many"):
+        run_all(square, [Number(2), Number(1)])
+
+
+def test_a_process_that_dies_is_one_line() -> None:
+    with pytest.raises(
+        WorkerError, match=r"a process died in the middle of its video: .*run again"
+    ):
+        run_all(square, [Number(3)])
+
+
+def test_nothing_is_started_for_nothing() -> None:
+    assert run_all(square, []) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_children_end_with_their_parent(number: int, tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path\n"
+        "from deepstab.workers import run_all\n"
+        "from tests.unit.test_workers import Number, wait_forever\n"
+        "if __name__ == '__main__':\n"
+        f"    run_all(wait_forever, [Number(1, Path({str(tmp_path)!r}))])\n"
+    )
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    python_path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    with subprocess.Popen(
+        [sys.executable, path],
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": python_path},
+    ) as parent:
+        children: list[int] = []
+        give_up = time.monotonic() + 120
+        while not children and parent.poll() is None and time.monotonic() < give_up:
+            children = [int(found.name) for found in tmp_path.iterdir() if found.name.isdigit()]
+            time.sleep(0.05)
+        parent.send_signal(number)
+    assert children
+    while not all(gone(pid) for pid in children) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    assert all(gone(pid) for pid in children)
