@@ -44,6 +44,8 @@ _CROP_GIVE_UP = 0.3
 # The wobble is looked at where the border comes to lie, which depends on the scale a little.
 _VISIBLE_ROUNDS = 3
 _TINY = 1e-9
+# Arrays of the border's points of more frames than these would leave the processor's cache.
+_FRAMES_AT_ONCE = 1024
 # Keeps the solver's last digits inside the limits.
 _INSIDE = 1 - 1e-6
 
@@ -202,6 +204,13 @@ def visible_part(turn: Complexes, shift: Complexes, wobble: Floats, aspect: floa
         wobble: (num_frames, 6, 2).
         aspect: width / height.
     """
+    parts = [
+        _visible_part(turn[part], shift[part], wobble[part], aspect) for part in _parts(len(turn))
+    ]
+    return np.concatenate(parts)
+
+
+def _visible_part(turn: Complexes, shift: Complexes, wobble: Floats, aspect: float) -> Floats:
     border = turn[:, None] * border_points(aspect)
     visible = np.ones(len(turn))
     for _ in range(_VISIBLE_ROUNDS):
@@ -249,13 +258,19 @@ def _plan_scene(
     motion = np.concatenate([np.zeros((1, 4)), motion[1:]])
     half = np.array([np.sqrt(aspect), 1 / np.sqrt(aspect)])
     room = _TURN_SHARE * (1 - least_visible)
-    limits = np.broadcast_to([room * half.min() / half.max(), room], (num_frames, 2))
+    turn_limits = np.broadcast_to([room * half.min() / half.max(), room], (num_frames, 2))
     axes = np.broadcast_to(np.eye(2), (num_frames, 2, 2))
-    turned = excess(np.cumsum(motion[:, 2:], axis=0), axes, -limits, limits, period=period)
+    turned = excess(
+        np.cumsum(motion[:, 2:], axis=0), axes, -turn_limits, turn_limits, period=period
+    )
     turn = np.exp(-(turned[:, 1] + 1j * turned[:, 0]))
     steps = (motion[:, 0] + 1j * motion[:, 1]) / np.concatenate([[1], turn[:-1]])
     position = np.cumsum(steps)
-    lower, upper = _shift_limits(turn, wobble, aspect, least_visible)
+    limits = [
+        _shift_limits(turn[part], wobble[part], aspect, least_visible)
+        for part in _parts(num_frames)
+    ]
+    lower, upper = (np.concatenate(column) for column in zip(*limits, strict=True))
     # What is taken away from the path is, seen from the corrected frame, minus the shift.
     left = excess(
         np.stack([position.real, position.imag], axis=1),
@@ -285,3 +300,8 @@ def _shift_limits(
     least = _LEAST_ROOM * (1 - least_visible) * half
     lower = np.minimum(-half - bent.min(axis=1), -least)
     return lower, np.maximum(half - bent.max(axis=1), least)
+
+
+def _parts(num_frames: int) -> list[slice]:
+    starts = range(0, num_frames, _FRAMES_AT_ONCE)
+    return [slice(start, start + _FRAMES_AT_ONCE) for start in starts]

@@ -98,9 +98,10 @@ def displacement(wobble: Floats, points: Complexes) -> Complexes:
         (num_frames, num_points).
     """
     x, y = points.real, points.imag
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
-    field = wobble[..., 0] + 1j * wobble[..., 1]
-    moved: Complexes = (field.T[..., None] * terms.reshape(6, -1, points.shape[-1])).sum(axis=0)
+    field = (wobble[..., 0] + 1j * wobble[..., 1]).T[..., None]
+    moved: Complexes = field[0] + field[1] * x
+    for coefficient, term in zip(field[2:], (y, x * x, x * y, y * y), strict=True):
+        moved += coefficient * term
     return moved
 
 
