@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -128,7 +129,8 @@ def measure_flow(flow: FlowParams, num_frames: int) -> None:
         ]
         pair = VideoPair("a", "a", "train", *files, num_frames)
         cv2.setNumThreads(1)
-        _, took_s = timed(lambda: compute_pair(pair, folder, folder / "shards", flow))
+        work = partial(compute_pair, pair, folder, folder / "shards", flow)
+        _, took_s = timed(lambda: work(on_frame=lambda: None))
         size = sum(path.stat().st_size for path in (folder / "shards").iterdir())
     print(
         f"flow, 720p to {flow.width}x{flow.height}: {1e3 * took_s / num_frames:.1f} ms of "

@@ -46,13 +46,23 @@ class Checkout:
         identity = ("-c", "user.name=t", "-c", "user.email=t@t")
         self.run("git", *identity, "commit", "-q", "-m", message)
 
+    @classmethod
+    def at(cls, root: Path) -> Checkout:
+        """One that is there."""
+        found = object.__new__(cls)
+        found.root, found.environment = root, environment_of(root)
+        return found
+
     def clone(self, root: Path) -> Checkout:
         """What a colleague gets: what git has."""
         self.run("git", "clone", "-q", str(self.root), str(root))
-        copy = object.__new__(Checkout)
-        copy.root = root
+        copy = Checkout.at(root)
         copy.environment = self.environment | {"PYTHONPATH": str(root / "src")}
         return copy
+
+    def copy(self, root: Path) -> Checkout:
+        """All of it, elsewhere."""
+        return Checkout.at(shutil.copytree(self.root, root, symlinks=True))
 
     def write_params(self, tree: dict[str, Any]) -> None:
         (self.root / "params.yaml").write_text(yaml.safe_dump(tree))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from hypothesis import settings
 
 from deepstab.config import FaultParams, Params, parse_params
@@ -20,6 +21,9 @@ from deepstab.data.sources import MANIFEST_NAME, prepare_data
 from deepstab.models import checkpoints
 from deepstab.models.checkpoints import Checkpoint
 from deepstab.models.generator import StabGenerator
+
+if TYPE_CHECKING:
+    from tests.checkout import Checkout
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -102,6 +106,22 @@ def tiny_index(
         params=tiny_params.flow,
     )
     return ShardIndex.load(folder / "out")
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory, tiny_tree: dict[str, Any]) -> Checkout:
+    """The tiny pipeline after `dvc repro`, once for all processes of tests; to be copied."""
+    from tests.checkout import STAGES, Checkout
+
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    folder = shared / "reproduced"
+    with FileLock(shared / "reproduced.lock"):
+        if not folder.exists():
+            made = Checkout(shared / "unfinished", tiny_tree)
+            assert made.repro() == STAGES
+            made.root.rename(folder)
+    return Checkout.at(folder)
 
 
 @pytest.fixture(scope="session")

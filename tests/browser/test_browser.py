@@ -25,7 +25,7 @@ from deepstab.evaluation.draw import draw_report
 from deepstab.evaluation.results import Evaluation, file_name
 from deepstab.video.writer import write_video
 from tests.browser.watched import CHROMIUM, TIMEOUT_MS, Watched
-from tests.checkout import STAGES, Checkout
+from tests.checkout import Checkout
 from tests.services import mlflow_server
 from tests.unit.evaluation.test_plots import history
 from tests.unit.evaluation.test_results import evaluation
@@ -37,10 +37,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-ge
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory, tiny_tree: dict[str, Any]) -> Checkout:
+def checkout(tmp_path_factory: pytest.TempPathFactory, reproduced: Checkout) -> Checkout:
     """The small pipeline after two experiments."""
-    made = Checkout(tmp_path_factory.mktemp("project") / "checkout", tiny_tree)
-    assert made.repro() == STAGES
+    made = reproduced.copy(tmp_path_factory.mktemp("project") / "checkout")
     made.run("dvc", "exp", "run", "-n", EXPERIMENT, "-S", "train.lr_g=0.0002")
     return made
 

@@ -17,16 +17,14 @@ from deepstab.models import checkpoints
 from deepstab.tracking.names import PARAMS_FILE
 from deepstab.video.frames import count_frames
 from deepstab.video.writer import write_video
-from tests.checkout import STAGES, Checkout
+from tests.checkout import Checkout
 from tests.conftest import ROOT, with_values
 from tests.services import s3_server
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory, tiny_tree: dict[str, Any]) -> Checkout:
-    made = Checkout(tmp_path_factory.mktemp("project") / "checkout", tiny_tree)
-    assert made.repro() == STAGES
-    return made
+def checkout(tmp_path_factory: pytest.TempPathFactory, reproduced: Checkout) -> Checkout:
+    return reproduced.copy(tmp_path_factory.mktemp("project") / "checkout")
 
 
 def test_outputs_are_valid(checkout: Checkout) -> None:

@@ -1,0 +1,45 @@
+"""The benchmarks of speed and scale: small real files through them."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.throughput.rows import Row, as_text
+from benchmarks.throughput.stages import measure_stages
+
+from benchmarks import scale
+from deepstab.config import Params
+from deepstab.video.writer import write_video
+
+
+def test_the_table_has_each_measure_beside_its_limit() -> None:
+    text = as_text([Row("stage", "90 frames/s", "limit", "100", 0.9), Row("memory", "5 MiB")])
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()][2:] == [
+        ["stage", "90 frames/s", "limit", "100", "0.90"],
+        ["memory", "5 MiB", "", "", ""],
+    ]
+
+
+def test_stages_are_measured_on_videos(tmp_path: Path, tiny_params: Params) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (40, 96, 128, 3), np.uint8)
+    write_video(tmp_path / "a.mp4", iter(frames), frame_rate=Fraction(30), crf=18)
+    flow, reading = measure_stages([tmp_path / "a.mp4"], tmp_path, tiny_params.flow)
+    assert flow.ratio is not None
+    assert reading.ratio is not None
+    # A process must start, which so small a video does not repay; no reading is faster than copies.
+    assert 0 < flow.ratio < 1
+    assert 0 < reading.ratio < 1.5
+
+
+def test_scale_is_measured_on_entries_and_on_a_video(
+    tiny_params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scale.measure_entries(50, tiny_params.data.split, tiny_params.flow)
+    scale.measure_flow(tiny_params.flow, 12)
+    entries, flow = capsys.readouterr().out.splitlines()
+    assert [float(figure) >= 0 for figure in re.findall(r"[\d.]+", entries)].count(True) == 11
+    assert "(12 frames)" in flow
