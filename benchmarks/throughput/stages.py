@@ -28,13 +28,7 @@ def measure_stages(clips: list[Path], folder: Path, params: FlowParams) -> Itera
     manifest = _pairs_of(clips, folder / "raw")
     num_cores = len(os.sched_getaffinity(0))
     began = time.perf_counter()
-    fill_cache(
-        manifest,
-        raw=folder / "raw",
-        destination=folder / "shards",
-        scratch=folder / "scratch",
-        params=params,
-    )
+    _fill(manifest, folder, params)
     stage_s = time.perf_counter() - began
     num_frames = sum(pair.num_frames for pair in manifest.pairs)
     limit = num_cores * num_frames / _work_s(manifest, folder / "raw", params)
@@ -45,7 +39,21 @@ def measure_stages(clips: list[Path], folder: Path, params: FlowParams) -> Itera
         f"{limit:.0f}",
         num_frames / stage_s / limit,
     )
-    yield _measure_reading(ShardIndex.load(folder / "shards"))
+    yield _measure_reading(folder, params)
+    other = "none" if params.compression == "zstd" else "zstd"
+    params = params.model_copy(update={"compression": other})
+    _fill(manifest, folder, params)
+    yield _measure_reading(folder, params)
+
+
+def _fill(manifest: Manifest, folder: Path, params: FlowParams) -> None:
+    fill_cache(
+        manifest,
+        raw=folder / "raw",
+        destination=folder / f"shards-{params.compression}",
+        scratch=folder / "scratch",
+        params=params,
+    )
 
 
 def _work_s(manifest: Manifest, raw: Path, params: FlowParams) -> float:
@@ -63,7 +71,8 @@ def _work_s(manifest: Manifest, raw: Path, params: FlowParams) -> float:
     return time.perf_counter() - began
 
 
-def _measure_reading(index: ShardIndex) -> Row:
+def _measure_reading(folder: Path, params: FlowParams) -> Row:
+    index = ShardIndex.load(folder / f"shards-{params.compression}")
     reader, rng = ShardReader(index), np.random.default_rng(0)
     wanted = [
         (pair, int(rng.integers(pair.num_frames - _CLIP_FRAMES + 1)))
@@ -86,7 +95,7 @@ def _measure_reading(index: ShardIndex) -> Row:
         copy_s = min(copy_s, time.perf_counter() - began)
     speeds = [_NUM_CLIPS * num_bytes / seconds / 2**30 for seconds in (read_s, copy_s)]
     return Row(
-        f"clip of {_CLIP_FRAMES} frames from shards",
+        f"clip of {_CLIP_FRAMES} frames from shards, {params.compression}",
         f"{speeds[0]:.1f} GiB/s",
         "copy in memory",
         f"{speeds[1]:.1f} GiB/s",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,12 @@ _SECONDS = 30
 _HEIGHTS = (720, 1080, 2160)
 # Of the larger sizes so many times fewer frames, which take as long.
 _FEWER = {720: 1, 1080: 2, 2160: 8}
+_PEAK_KIB = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=sys.stderr)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,18 @@ def run(*command: str | Path) -> Cost:
     """
     began = time.perf_counter()
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen([str(part) for part in command], stdout=said, stderr=said)
-        _, status, usage = os.wait4(process.pid, 0)
+        # A process of its own, because the peak of one that is forked begins with its parent's.
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", _PEAK_KIB, *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=said,
+            check=False,
+        )
         wall_s = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
+        if done.returncode:
             said.seek(0)
             raise RuntimeError(said.read().decode(errors="replace").strip().splitlines()[-1])
-    return Cost(wall_s, usage.ru_maxrss / 1024)
+    return Cost(wall_s, int(done.stdout) / 1024)
 
 
 def stabilize(source: Path, destination: Path) -> Cost:
