@@ -30,6 +30,7 @@ RUN_BY = {
     "test_an_experiment_elsewhere_takes_videos_along_that_git_does_not_have",
     r"mlflow server|export MLFLOW_TRACKING_URI": "server/test_server.py::test_kills_lose_and_double_nothing",
     r"dask (scheduler|worker)|export DASK_SCHEDULER_ADDRESS": "cluster/test_cluster.py::test_shards_are_the_same",
+    r"make bench-throughput": "benchmarks/test_throughput.py::test_stages_are_measured_on_videos",
     r"accelerate launch --num|torchrun --standalone|dvc commit": "unit/training/test_launch.py::test_a_launched_training_killed_goes_on_as_one_run",
     r"cp params\.deepstab\.yaml": "pipeline/test_dvc_pipeline.py::"
     "test_published_settings_without_credentials_fail_at_once_and_leave_nothing",
