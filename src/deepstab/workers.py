@@ -49,6 +49,7 @@ Result = TypeVar("Result")
 Work: TypeAlias = Callable[[Job, Tick], Result]
 
 _VARIABLE = "DASK_SCHEDULER_ADDRESS"
+_THREADS = "OMP_NUM_THREADS"
 _CONNECT_S = 5
 _NEWS_S = 0.25
 _num_ticks: Any = None
@@ -119,7 +120,7 @@ def _processes(num_jobs: int) -> Iterator[_Pool]:
     context = get_context("spawn")  # Forked copies of threads would hang.
     counter = context.Value("q", 0)
     workers, others = min(cores or 1, num_jobs), set(active_children())
-    with ProcessPoolExecutor(workers, context, _begin, (counter,)) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(workers, context, _begin, (counter,)) as pool:
         try:
             yield lambda *call: pool.submit(_do_here, *call), lambda: counter.value
         except BaseException:
@@ -127,6 +128,19 @@ def _processes(num_jobs: int) -> Iterator[_Pool]:
             for process in set(active_children()) - others:
                 process.kill()
             raise
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let processes that are started have one thread for linear algebra, which is told no later."""
+    before = os.environ.get(_THREADS)
+    os.environ[_THREADS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_THREADS]
+        if before is not None:
+            os.environ[_THREADS] = before
 
 
 def _begin(counter: Any) -> None:

@@ -35,7 +35,8 @@ def square(job: Number, tick: Tick) -> tuple[int, int, int]:
         raise ParameterError("two is too many")
     if job.value == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-    return job.value**2, cv2.getNumThreads(), os.getpid()
+    one = {cv2.getNumThreads(), int(os.environ["OMP_NUM_THREADS"])}
+    return job.value**2, max(one), os.getpid()
 
 
 def wait_forever(job: Number, tick: Tick) -> None:
