@@ -11,10 +11,10 @@ repro: setup
 	dvc repro
 	@cat reports/summary.txt
 
-# Two workers more than two cores, as tests wait for what they killed; more threads would wait for one
+# A worker more than two cores, as tests wait for what they killed; more threads would wait for one
 # another.
 test: setup
-	OMP_NUM_THREADS=1 pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # The wheel in an empty environment: packages, size, a first video.
 install-test: setup

@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol, Self
@@ -18,6 +19,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 Point = tuple[str, float, int, int]  # name, value, time in ms since 1970, step
 Tag = tuple[str, str]
 
+_SENT = ".sent"  # what is removed is called that before
 _RECORDS_PER_REQUEST = 500  # MLflow takes 1000
 
 
@@ -64,6 +66,9 @@ class Outbox:
             uri: the store it must be meant for.
             running: a run that goes on, so its status is not sent.
         """
+        if folder.suffix == _SENT:
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
         try:
             box = cls(folder, **json.loads(_address(folder).read_text("utf-8")))
             if box.uri != uri:
@@ -150,7 +155,11 @@ class Outbox:
     def release(self, *, remove: bool) -> None:
         """Let go of the outbox, and delete it if all was sent."""
         if remove:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            # Half removed it would be no outbox and stay for ever.
+            sent = self.folder.with_suffix(_SENT)
+            with suppress(FileNotFoundError):
+                self.folder.replace(sent)
+            shutil.rmtree(sent, ignore_errors=True)
         self._owner.release()
 
     def _num_sent(self) -> int:

@@ -191,3 +191,19 @@ def test_a_model_waits_whole_and_is_sent_whoever_adopts_it(box: Outbox, tmp_path
     assert inbox.models == {"run/generator": "first"}
     adopted.deliver(Inbox())
     assert not list((box.folder / "models").rglob("MLmodel"))
+
+
+def test_one_whose_removal_was_killed_is_removed_by_the_next(
+    box: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(folder: Path, **_: object) -> None:
+        (folder / "address.json").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            box.release(remove=True)
+    (left,) = tmp_path.iterdir()
+    assert Outbox.adopt(left, uri=URI, running="another") is None
+    assert not list(tmp_path.iterdir())
