@@ -19,7 +19,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    CancelledError,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -203,7 +210,9 @@ def _greet(address: str) -> None:
             return await scheduler.identity()  # type: ignore[no-any-return]
 
     try:
-        found = asyncio.run(ask())
+        # In a thread, as a notebook's own loop runs in this one.
+        with ThreadPoolExecutor(1) as thread:
+            found = thread.submit(lambda: asyncio.run(ask())).result()
         if found["type"] != "Scheduler":
             raise ValueError(f"a {found['type']} answers")
     # What is no scheduler may answer anything.

@@ -63,7 +63,12 @@ class DaskCluster:
             return subprocess.Popen(
                 [*command, "--host", "127.0.0.1"],
                 cwd=self._folder,
-                env={**os.environ, "PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": python_path,
+                    "OMP_NUM_THREADS": "1",
+                    "DASK_TEMPORARY_DIRECTORY": str(self._folder),
+                },
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -5,6 +5,7 @@ Without `CLUSTER` in the environment, a short version: `make cluster-test` runs 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import signal
@@ -12,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +105,17 @@ def test_the_work_of_a_lost_worker_is_done_again(on_cluster: DaskCluster, tmp_pa
     # One worker had one job, and at most one more waiting.
     assert 7 <= len(begun) <= 8
     assert 0 < sum(ticked) <= 6 * 20
+
+
+def test_it_works_where_a_loop_runs_as_in_a_notebook(
+    on_cluster: DaskCluster, tmp_path: Path
+) -> None:
+    async def cell() -> list[str]:
+        return run_all(drop, [Stone("stone", tmp_path, 0.1)])
+
+    # In a thread, as an earlier test's browser may have left a loop here.
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(lambda: asyncio.run(cell())).result() == ["stone"]
 
 
 def test_no_scheduler_is_one_line_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
