@@ -276,7 +276,7 @@ def test_a_store_that_is_away_is_one_line_within_seconds(
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         started = time.monotonic()
         done = deepstab(*command, MLFLOW_TRACKING_URI=uri)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30  # MLflow alone tries for minutes
     assert done.returncode == 1
     assert f"MLflow at {uri}: " in error_line(done)
     assert contents(tmp_path) == {}
