@@ -2,8 +2,8 @@ PYTHON ?= python3
 # Stages say `python`: the environment's own.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test install-test launch-test cluster-test chaos fuzz walkthrough server-test check audit docs ui \
-  bench-quality bench-learning bench-throughput
+.PHONY: setup repro test install-test launch-test cluster-test chaos fuzz walkthrough server-test \
+  check audit docs ui bench-quality bench-learning bench-throughput
 
 setup: .venv/ready
 

@@ -18,7 +18,7 @@ from benchmarks.quality.measure import find_clips
 from benchmarks.quality.vidstab import vidstab_available
 from benchmarks.throughput.rows import as_text
 from benchmarks.throughput.stages import measure_stages
-from benchmarks.throughput.videos import measure_start, measure_videos
+from benchmarks.throughput.videos import measure_planning, measure_start, measure_videos
 
 from deepstab.config import load_params
 from deepstab.errors import DeepStabError, VideoError
@@ -46,6 +46,7 @@ def main() -> None:
         longest = max(clips, key=lambda clip: probe(clip).num_frames or 0)
         rows = [
             *measure_start(),
+            *measure_planning(),
             *measure_stages(clips, Path(folder), flow),
             *measure_videos(longest, Path(folder), args.repeats),
         ]

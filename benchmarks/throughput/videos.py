@@ -96,6 +96,21 @@ def measure_start() -> Iterator[Row]:
         yield Row(name, f"{found.wall_s:.2f} s", "start of Python", f"{python.wall_s:.2f} s", ratio)
 
 
+def measure_planning() -> Iterator[Row]:
+    """How much more than its frames longer videos cost to plan, in time and memory."""
+    counts = (22_500, 180_000)
+    short, long = (
+        run(sys.executable, "-m", "benchmarks.throughput.planning", str(count)) for count in counts
+    )
+    yield Row(
+        f"plan of one crop, {counts[1]} frames",
+        f"{long.wall_s:.1f} s, {long.peak_mib:.0f} MiB",
+        f"{counts[0]} frames",
+        f"{short.wall_s:.1f} s, {short.peak_mib:.0f} MiB",
+        long.wall_s / counts[1] / (short.wall_s / counts[0]),
+    )
+
+
 def _measure_growth(clip: Path, folder: Path) -> Iterator[Row]:
     """Time and memory of four times the frames."""
     costs, counts = [], []

@@ -54,6 +54,7 @@ class Named(Protocol):
 Job = TypeVar("Job", bound=Named)
 Result = TypeVar("Result")
 Work: TypeAlias = Callable[[Job, Tick], Result]
+_Pool: TypeAlias = tuple[Callable[..., "Future[Any]"], Callable[[], int]]
 
 _VARIABLE = "DASK_SCHEDULER_ADDRESS"
 _THREADS = "OMP_NUM_THREADS"
@@ -115,9 +116,6 @@ def scheduler_address() -> str | None:
     import dask.config
 
     return dask.config.get("scheduler-address", None) or None
-
-
-_Pool: TypeAlias = tuple[Callable[..., "Future[Any]"], Callable[[], int]]
 
 
 @contextmanager

@@ -91,15 +91,19 @@ def _side_by_side(
             on_done(outcome)
             bar.advance()
 
-        outcomes = run_all(partial(_work_there, settings, how, owner), there, on_done=show)
-    for task in there:  # What workers that died have begun.
-        remove_partials(task.destination.parent, owner=owner)
-    return outcomes
+        try:
+            return run_all(partial(_work_there, settings, how, owner), there, on_done=show)
+        finally:
+            for folder in {task.destination.parent for task in there}:
+                remove_partials(folder, owner=owner)  # of workers that died
 
 
 def _work_there(settings: Settings, how: How, owner: str, task: Task, _tick: Tick) -> Outcome:
     os.environ[OWNER_VARIABLE] = owner
-    return _work(task, settings, how, lambda phase, done, total: None)
+    try:
+        return _work(task, settings, how, lambda phase, done, total: None)
+    finally:
+        del os.environ[OWNER_VARIABLE]
 
 
 def _work(
