@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import pickle
+import signal
 import sys
 import threading
 import time
@@ -33,6 +34,7 @@ from importlib.util import find_spec
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from deepstab.errors import WorkerError, missing_package
@@ -60,7 +62,9 @@ _VARIABLE = "DASK_SCHEDULER_ADDRESS"
 _THREADS = "OMP_NUM_THREADS"
 _CONNECT_S = 5
 _NEWS_S = 0.25
+# Of a process that does jobs.
 _num_ticks: Any = None
+_working = _interrupted = False
 
 
 def run_all(
@@ -131,7 +135,8 @@ def _processes(num_jobs: int) -> Iterator[_Pool]:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in set(active_children()) - others:
-                process.kill()
+                if process.pid is not None:
+                    os.kill(process.pid, signal.SIGINT)  # which removes what it has begun
             raise
 
 
@@ -151,7 +156,16 @@ def _one_thread_each() -> Iterator[None]:
 def _begin(counter: Any) -> None:
     global _num_ticks
     _num_ticks = counter
+    signal.signal(signal.SIGINT, _interrupt)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End the job; a process that has none waits to be told that there are no more."""
+    global _interrupted
+    _interrupted = True
+    if _working:
+        raise KeyboardInterrupt
 
 
 def _end_with_parent() -> None:
@@ -162,8 +176,15 @@ def _end_with_parent() -> None:
 
 
 def _do_here(work: Work[Job, Result], job: Job) -> Result:
+    global _working
     _use_one_thread()
-    return work(job, _tick_here)
+    _working = True
+    try:
+        if _interrupted:
+            raise KeyboardInterrupt
+        return work(job, _tick_here)
+    finally:
+        _working = False
 
 
 def _tick_here(count: int) -> None:

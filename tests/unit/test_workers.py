@@ -75,6 +75,28 @@ def test_an_error_ends_all() -> None:
         run_all(square, [Number(2), Number(1)])
 
 
+def begin_then_fail(job: Number, tick: Tick) -> None:
+    assert job.folder is not None
+    begun = job.folder / f"{job.value}.part"
+    if job.value == 0:
+        while not (job.folder / "1.part").exists():
+            time.sleep(0.01)
+        raise ParameterError("zero")
+    begun.touch()
+    try:
+        time.sleep(600)
+    finally:
+        begun.unlink()
+
+
+def test_where_one_fails_the_others_remove_what_they_have_begun(tmp_path: Path) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores")
+    with pytest.raises(ParameterError, match="zero"):
+        run_all(begin_then_fail, [Number(0, tmp_path), Number(1, tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_process_that_dies_is_one_line() -> None:
     with pytest.raises(
         WorkerError, match=r"a process died in the middle of its video: .*run again"
@@ -89,10 +111,13 @@ def test_nothing_is_started_for_nothing() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_children_end_with_their_parent(number: int, tmp_path: Path) -> None:
     script = (
+        "import signal\n"
         "from pathlib import Path\n"
         "from deepstab.workers import run_all\n"
         "from tests.unit.test_workers import Number, wait_forever\n"
         "if __name__ == '__main__':\n"
+        # What is started in a background may be told to ignore it.
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"    run_all(wait_forever, [Number(1, Path({str(tmp_path)!r}))])\n"
     )
     path = tmp_path / "script.py"
