@@ -6,8 +6,9 @@ from tests.campaigns import chaos
 
 
 def test_killed_anywhere_it_comes_out_the_same() -> None:
-    # A training that is stopped at a write, and killed when it goes on.
-    assert chaos.main(["--tries", "1", "--seed", "3"]) == 0
+    # A training that is killed at a write, twice: kills in time would hit another place where the
+    # machine is busy.
+    assert chaos.main(["--tries", "1", "--seed", "155"]) == 0
 
 
 def test_a_try_is_the_same_every_time() -> None:
