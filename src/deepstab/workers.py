@@ -130,13 +130,23 @@ def _processes(num_jobs: int) -> Iterator[_Pool]:
     counter = context.Value("q", 0)
     workers, others = min(cores or 1, num_jobs), set(active_children())
     with _one_thread_each(), ProcessPoolExecutor(workers, context, _begin, (counter,)) as pool:
+
+        def submit(*call: Any) -> Future[Any]:
+            # A process that is started by this holds interrupts back until it can take them.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                return pool.submit(_do_here, *call)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
         try:
-            yield lambda *call: pool.submit(_do_here, *call), lambda: counter.value
+            yield submit, lambda: counter.value
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
             for process in set(active_children()) - others:
                 if process.pid is not None:
-                    os.kill(process.pid, signal.SIGINT)  # which removes what it has begun
+                    os.kill(process.pid, signal.SIGINT)
+            # Until each has removed what it had begun.
+            pool.shutdown(cancel_futures=True)
             raise
 
 
@@ -157,6 +167,7 @@ def _begin(counter: Any) -> None:
     global _num_ticks
     _num_ticks = counter
     signal.signal(signal.SIGINT, _interrupt)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
