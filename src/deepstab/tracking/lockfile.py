@@ -22,14 +22,24 @@ def read_lock(path: Path, *, checkpoint: Path) -> str | None:
         path: of dvc.lock.
         checkpoint: path as in dvc.yaml.
     """
-    if not path.is_file():
+    if not has_recorded(path, checkpoint, md5=md5_of(checkpoint)):
         return None
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     stages = {name: entry for name, entry in tree["stages"].items() if name not in _LATER_STAGES}
-    locked = outputs(tree).get(checkpoint.as_posix())
-    if locked is None or locked["md5"] != hashlib.md5(checkpoint.read_bytes()).hexdigest():
-        return None
     return yaml.safe_dump({**tree, "stages": stages}, sort_keys=False)
+
+
+def has_recorded(path: Path, output: Path, *, md5: str) -> bool:
+    """Whether the lock at a path has an output, named as in dvc.yaml, with this digest."""
+    if not path.is_file():
+        return False
+    locked = outputs(yaml.safe_load(path.read_text(encoding="utf-8"))).get(output.as_posix())
+    return locked is not None and locked["md5"] == md5
+
+
+def md5_of(path: Path) -> str:
+    """A file's digest as DVC writes it."""
+    return hashlib.md5(path.read_bytes()).hexdigest()
 
 
 def outputs(lock: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,6 +15,7 @@ from deepstab.models import checkpoints
 from deepstab.models.vgg19 import VGG19_NAME
 from deepstab.tracking import names
 from deepstab.tracking.durations import recall_durations
+from deepstab.tracking.lockfile import has_recorded, md5_of
 from deepstab.tracking.run import Tracker
 from deepstab.tracking.store import Training, start_run
 from deepstab.training import processes
@@ -20,7 +23,9 @@ from deepstab.training.fingerprint import fingerprint
 from deepstab.training.loop import TrainingResult, train
 from deepstab.training.state import StateFile
 
-_SCRATCH = ".scratch"
+log = logging.getLogger(__name__)
+
+_SCRATCH, _LOCK = ".scratch", Path("dvc.lock")
 
 
 def run_experiment(
@@ -28,8 +33,9 @@ def run_experiment(
 ) -> TrainingResult | None:
     """Train both networks in a run, which gets parameters, data, figures and checkpoints.
 
-    An interrupted training goes on in the run it had, or in a new one where that is gone. Where
-    several processes train together, the run and all files are the main one's.
+    An interrupted training goes on in the run it had, or in a new one where that is gone; so does
+    one that had ended before DVC, which ran it, was interrupted. Where several processes train
+    together, the run and all files are the main one's.
 
     Args:
         params_file: the parameters; the run keeps them value by value, and the file as it is.
@@ -53,6 +59,7 @@ def run_experiment(
         main = processes.is_main()
         processes.from_main(lambda: verify_shards(index))
         state = StateFile(root / _SCRATCH / "train", fingerprint(params, index))
+        processes.from_main(lambda: _forget_ended(state))
         run = _start_run(params, manifest, state, root) if main else nullcontext(Tracker())
         with run as tracker:
             _log_inputs(tracker, params, manifest)
@@ -73,8 +80,28 @@ def run_experiment(
             durations = recall_durations(digests, scratch=root / _SCRATCH)
             duration_s = time.monotonic() - started + result.earlier_s
             tracker.log_metrics({**durations, names.TRAIN_DURATION: duration_s}, step=0)
-        state.remove()
+        _end(state, destination / names.BEST_NAME)
     return result
+
+
+def _forget_ended(state: StateFile) -> None:
+    """Of the trainings that have ended, keep this one if DVC has not entered it in its lock."""
+    state.remove_other_ended()
+    result = state.result()
+    if result is None:
+        return
+    if has_recorded(_LOCK, Path(names.BEST_FILE), md5=result):
+        state.remove()
+    else:
+        log.info("this training had ended, but %s has not its result: it goes on", _LOCK)
+
+
+def _end(state: StateFile, best: Path) -> None:
+    """Forget the training; where DVC runs it, when the next one finds it entered in the lock."""
+    if "DVC_STAGE" in os.environ:
+        state.end(md5_of(best))
+    else:
+        state.remove()
 
 
 def _start_run(

@@ -18,7 +18,7 @@ from deepstab.files import whole_or_absent
 
 log = logging.getLogger(__name__)
 
-_NAME, _ID_NAME = "state.pth", "id"
+_NAME, _ID_NAME, _RESULT_NAME = "state.pth", "id", "result"
 _ID = re.compile("[0-9a-f]{32}")
 
 
@@ -47,7 +47,7 @@ class StateFile:
 
     def __init__(self, scratch: Path, fingerprint: str) -> None:
         self.path, self._fingerprint = scratch / fingerprint / _NAME, fingerprint
-        self._id = self.path.with_name(_ID_NAME)
+        self._id, self._result = (self.path.with_name(n) for n in (_ID_NAME, _RESULT_NAME))
 
     def save(self, networks: dict[str, Any], so_far: SoFar) -> None:
         """Keep the state dicts of the networks and what was reached, in place of what was kept."""
@@ -84,6 +84,21 @@ class StateFile:
         with whole_or_absent(self._id) as partial:
             partial.write_text(new, encoding="ascii")
         return new
+
+    def end(self, result: str) -> None:
+        """Say that the training is done, and the digest of what it made; its state stays."""
+        with whole_or_absent(self._result) as partial:
+            partial.write_text(result, encoding="ascii")
+
+    def result(self) -> str | None:
+        """The digest that `end` was told; None while the training is not done."""
+        return self._result.read_text(encoding="ascii") if self._result.is_file() else None
+
+    def remove_other_ended(self) -> None:
+        """Forget all other trainings that are done."""
+        for result in self.path.parent.parent.glob(f"*/{_RESULT_NAME}"):
+            if result != self._result:
+                shutil.rmtree(result.parent, ignore_errors=True)
 
     def remove(self) -> None:
         """Forget the training."""

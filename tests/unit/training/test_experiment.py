@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import subprocess
 import sys
@@ -89,7 +90,13 @@ class Project:
 
 @pytest.fixture(autouse=True)
 def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "DEEPSTAB_TRACKING", "DVC_ROOT", "DVC_EXP_NAME"):
+    for name in (
+        "MLFLOW_TRACKING_URI",
+        "DEEPSTAB_TRACKING",
+        "DVC_ROOT",
+        "DVC_STAGE",
+        "DVC_EXP_NAME",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -178,6 +185,28 @@ def test_a_damaged_state_does_not_stop_training(project: Project) -> None:
     assert "resuming" not in said
     (run,) = project.runs()
     assert_whole(project, run)
+
+
+def test_a_training_that_dvc_has_not_entered_in_its_lock_goes_on(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_STAGE", "train")
+    project.train()
+    made = (project.root / names.BEST_FILE).read_bytes()
+    (project.root / names.BEST_FILE).unlink()  # as DVC does before it runs a stage
+    assert "has not its result: it goes on" in project.train()
+    assert (project.root / names.BEST_FILE).read_bytes() == made
+    (run,) = project.runs()
+    assert_whole(project, run)
+
+    output = {"path": names.BEST_FILE, "md5": hashlib.md5(made).hexdigest()}
+    lock = {"stages": {"train": {"outs": [output]}}}
+    (project.root / "dvc.lock").write_text(yaml.safe_dump(lock))
+    said = project.train()
+    assert "resuming" not in said
+    assert "goes on" not in said
+    assert len(project.runs()) == 2
+    assert_whole(project, project.runs()[-1])
 
 
 def test_a_training_killed_before_its_first_epoch_is_one_run(project: Project) -> None:
