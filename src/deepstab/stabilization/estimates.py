@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from deepstab.image import Image
 from deepstab.models.network import SeeMotion
 from deepstab.stabilization.scenes import find_cuts, unexplained
+from deepstab.video.ahead import in_thread
 
 # Frames estimated at once.
 _FRAMES_AT_ONCE = 64
@@ -44,33 +46,60 @@ def estimate_motion(
 
     Args:
         frames: (height, width, 3) uint8 RGB of the network's size, each with its flow, see
-            `deepstab.data.flow.with_flow`.
+            `deepstab.data.flow.with_flow`; taken while a thread runs the network.
         see_motion: a network's.
         aspect: width / height.
         context_frames: so many frames to either side have a say on a frame.
     """
-    motions: list[NDArray[np.float32]] = []
-    wobbles: list[NDArray[np.float32]] = []
     errors: list[tuple[float, float]] = []
-    rgb: list[Image] = []
-    flow: list[NDArray[np.float32]] = []
 
-    def run(keep: slice) -> None:
-        motion, wobble = see_motion(np.stack(rgb), np.stack(flow), aspect)
-        motions.append(motion[keep])
-        wobbles.append(wobble[keep])
+    def see(window: _Window) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        motion, wobble = see_motion(window.rgb, window.flow, aspect)
+        return motion[window.kept], wobble[window.kept]
 
-    done = 0
-    for frame, field in frames:
-        errors.append(unexplained(rgb[-1], frame, field) if rgb else (0.0, 0.0))
-        rgb.append(frame)
-        flow.append(field)
-        if len(rgb) == _FRAMES_AT_ONCE:
-            last = _FRAMES_AT_ONCE - context_frames
-            run(slice(done, last))
-            rgb, flow = rgb[last - context_frames :], flow[last - context_frames :]
-            done = context_frames
-    if len(rgb) > done:
-        run(slice(done, None))
+    windows = _windows(_with_errors(frames, errors), context_frames)
+    with closing(in_thread(see, windows, name="deepstab-see", most_waiting=2)) as seen:
+        motions, wobbles = zip(*seen, strict=True)
     motion, wobble = (np.concatenate(parts).astype(np.float64) for parts in (motions, wobbles))
     return VideoMotion(motion, wobble, find_cuts(*np.array(errors).T), aspect)
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """Successive frames, their flow, and which of them are far enough from both ends."""
+
+    rgb: Image
+    flow: NDArray[np.float32]
+    kept: slice
+
+
+def _windows(
+    frames: Iterable[tuple[Image, NDArray[np.float32]]], context_frames: int
+) -> Iterator[_Window]:
+    """Windows that keep every frame once, but at the ends of the video with its context."""
+    held: list[tuple[Image, NDArray[np.float32]]] = []
+    done = 0
+    for frame in frames:
+        held.append(frame)
+        if len(held) == _FRAMES_AT_ONCE:
+            last = _FRAMES_AT_ONCE - context_frames
+            yield _window(held, slice(done, last))
+            held, done = held[last - context_frames :], context_frames
+    if len(held) > done:
+        yield _window(held, slice(done, None))
+
+
+def _window(held: list[tuple[Image, NDArray[np.float32]]], kept: slice) -> _Window:
+    rgb, flow = zip(*held, strict=True)
+    return _Window(np.stack(rgb), np.stack(flow), kept)
+
+
+def _with_errors(
+    frames: Iterable[tuple[Image, NDArray[np.float32]]], errors: list[tuple[float, float]]
+) -> Iterator[tuple[Image, NDArray[np.float32]]]:
+    """The same frames; `errors` gets what the flow of each leaves unexplained."""
+    previous: Image | None = None
+    for frame, flow in frames:
+        errors.append((0.0, 0.0) if previous is None else unexplained(previous, frame, flow))
+        yield frame, flow
+        previous = frame

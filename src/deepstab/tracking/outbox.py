@@ -15,6 +15,8 @@ from typing import Literal, Protocol, Self
 
 from filelock import FileLock, Timeout
 
+from deepstab.files import whole_or_absent
+
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Point = tuple[str, float, int, int]  # name, value, time in ms since 1970, step
 Tag = tuple[str, str]
@@ -54,7 +56,8 @@ class Outbox:
         box = cls(parent / f"{run_id}-{uuid.uuid4().hex[:8]}", run_id=run_id, uri=uri)
         box.folder.mkdir(parents=True)
         box._owner.acquire()
-        _address(box.folder).write_text(json.dumps({"run_id": run_id, "uri": uri}), "utf-8")
+        with whole_or_absent(_address(box.folder)) as partial:
+            partial.write_text(json.dumps({"run_id": run_id, "uri": uri}), "utf-8")
         return box
 
     @classmethod
@@ -69,15 +72,20 @@ class Outbox:
         if folder.suffix == _SENT:
             shutil.rmtree(folder, ignore_errors=True)
             return None
-        try:
-            box = cls(folder, **json.loads(_address(folder).read_text("utf-8")))
-            if box.uri != uri:
-                return None
-            box._owner.acquire(timeout=0)
-        except (FileNotFoundError, NotADirectoryError, Timeout):
+        if not folder.is_dir():
             return None
-        if not _address(folder).exists():  # its owner emptied and removed it just now
+        box = cls(folder, run_id=running, uri=uri)
+        try:
+            box._owner.acquire(timeout=0)
+        except Timeout:
+            return None
+        if not _address(folder).exists():  # its owner was killed making it, or just removed it
             box.release(remove=True)
+            return None
+        address = json.loads(_address(folder).read_text("utf-8"))
+        box.run_id, box.uri = address["run_id"], address["uri"]
+        if box.uri != uri:
+            box.release(remove=False)
             return None
         if box.run_id == running:
             box._status.unlink(missing_ok=True)

@@ -18,7 +18,11 @@ _END: Any = object()
 
 
 def in_thread(
-    function: Callable[[Item], Result], items: Iterable[Item], *, name: str
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    name: str,
+    most_waiting: int = _AHEAD,
 ) -> Generator[Result, None, None]:
     """Call a function for one item after another, in a thread that is some items behind.
 
@@ -28,6 +32,7 @@ def in_thread(
         function: called in the thread.
         items: taken by whoever takes the results, at most a few more than were worked on.
         name: of the thread.
+        most_waiting: items that are held at once, results included.
 
     Yields:
         The results in order; an error of the function is raised in the place of its result.
@@ -37,7 +42,7 @@ def in_thread(
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) == _AHEAD:
+                if len(waiting) == most_waiting:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

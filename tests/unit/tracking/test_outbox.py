@@ -207,3 +207,20 @@ def test_one_whose_removal_was_killed_is_removed_by_the_next(
     (left,) = tmp_path.iterdir()
     assert Outbox.adopt(left, uri=URI, running="another") is None
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("step", ["owner.lock", "address.json"])
+def test_one_whose_making_was_killed_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    method = ("filelock.FileLock.acquire", "json.dumps")[step == "address.json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(method, killed)
+        with pytest.raises(KeyboardInterrupt):
+            Outbox.create(tmp_path, run_id="run", uri=URI)
+    (left,) = tmp_path.iterdir()
+    assert Outbox.adopt(left, uri=URI, running="another") is None
+    assert not list(tmp_path.iterdir())
