@@ -76,17 +76,22 @@ class _Window:
 def _windows(
     frames: Iterable[tuple[Image, NDArray[np.float32]]], context_frames: int
 ) -> Iterator[_Window]:
-    """Windows that keep every frame once, but at the ends of the video with its context."""
+    """Windows of one length that keep every frame once, with its context but at the video's ends.
+
+    The last reaches back as far as it must; a video that is shorter is one window.
+    """
     held: list[tuple[Image, NDArray[np.float32]]] = []
-    done = 0
+    told = 0  # of those held
     for frame in frames:
         held.append(frame)
-        if len(held) == _FRAMES_AT_ONCE:
-            last = _FRAMES_AT_ONCE - context_frames
-            yield _window(held, slice(done, last))
-            held, done = held[last - context_frames :], context_frames
-    if len(held) > done:
-        yield _window(held, slice(done, None))
+        if len(held) - told == _FRAMES_AT_ONCE - min(told, context_frames):
+            first, told = told, _FRAMES_AT_ONCE - context_frames
+            first -= len(held) - _FRAMES_AT_ONCE
+            held = held[-_FRAMES_AT_ONCE:]
+            yield _window(held, slice(first, told))
+    if len(held) > told:
+        told -= max(len(held) - _FRAMES_AT_ONCE, 0)
+        yield _window(held[-_FRAMES_AT_ONCE:], slice(told, None))
 
 
 def _window(held: list[tuple[Image, NDArray[np.float32]]], kept: slice) -> _Window:

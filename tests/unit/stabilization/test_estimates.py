@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,22 @@ def test_in_pieces_it_is_the_same_as_all_at_once(model: ModelParams, learned_ste
     assert np.abs(too_few.motion - whole.motion).max() > 2e-5
 
 
-@pytest.mark.parametrize("num_frames", [1, 11, 12, 13, 19, 20, 21])
+@pytest.mark.parametrize(("num_frames", "lengths"), [(11, {11}), (12, {12}), (50, {12})])
+def test_the_network_sees_windows_of_one_length(
+    model: ModelParams, num_frames: int, lengths: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates, "_FRAMES_AT_ONCE", 12)
+    see_motion, seen = motion_seer(taught(model, 1)), set()
+
+    def see(frames: Image, flow: NDArray[np.float32], aspect: float) -> Any:
+        seen.add(len(frames))
+        return see_motion(frames, flow, aspect)
+
+    estimate_motion(flickering(num_frames), see, aspect=1.5, context_frames=2)
+    assert seen == lengths
+
+
+@pytest.mark.parametrize("num_frames", [1, 11, 12, 13, 14, 15, 19, 20, 21, 22, 41])
 def test_no_frame_is_lost_or_told_twice(model: ModelParams, num_frames: int) -> None:
     generator = taught(model, 1)
     whole = streamed(generator, num_frames, 2, at_once=99)
