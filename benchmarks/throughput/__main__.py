@@ -2,8 +2,9 @@
 
     python -m benchmarks.throughput --clips FOLDER [--repeats 3]
 
-Prints one table. The longest clip of 1280x720 is repeated and scaled to the other sizes; the flow
-stage takes the clips as they are. Needs ffmpeg, and a machine that does nothing else.
+Prints one table. The longest clip of 1280x720 is repeated and scaled to the other sizes; for the
+flow stage, some are repeated to the length of DeepStab's. Needs ffmpeg, and a machine that does
+nothing else.
 """
 
 from __future__ import annotations
@@ -18,13 +19,18 @@ from benchmarks.quality.measure import find_clips
 from benchmarks.quality.vidstab import vidstab_available
 from benchmarks.throughput.rows import as_text
 from benchmarks.throughput.stages import measure_stages
-from benchmarks.throughput.videos import measure_planning, measure_start, measure_videos
+from benchmarks.throughput.videos import (
+    measure_planning,
+    measure_start,
+    measure_videos,
+    repeated,
+)
 
 from deepstab.config import load_params
 from deepstab.errors import DeepStabError, VideoError
 from deepstab.video.frames import probe
 
-_MOST_CLIPS = 6
+_MOST_CLIPS, _FLOW_SECONDS = 4, 20.0
 
 
 def main() -> None:
@@ -43,11 +49,12 @@ def main() -> None:
         raise VideoError(f"{args.clips}: no clip is 720 px high; name a folder with one")
     flow = load_params(Path("params.deepstab.yaml")).flow
     with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
+        long = [repeated(clip, Path(folder), 720, _FLOW_SECONDS) for clip in clips]
         longest = max(clips, key=lambda clip: probe(clip).num_frames or 0)
         rows = [
             *measure_start(),
             *measure_planning(),
-            *measure_stages(clips, Path(folder), flow),
+            *measure_stages(long, Path(folder), flow),
             *measure_videos(longest, Path(folder), args.repeats),
         ]
     print(as_text(rows))

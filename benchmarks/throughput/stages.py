@@ -33,7 +33,7 @@ def measure_stages(clips: list[Path], folder: Path, params: FlowParams) -> Itera
     num_frames = sum(pair.num_frames for pair in manifest.pairs)
     limit = num_cores * num_frames / _work_s(manifest, folder / "raw", params)
     yield Row(
-        f"flow stage, {params.width}x{params.height}",
+        f"flow stage, {params.width}x{params.height}, {num_frames} frames",
         f"{num_frames / stage_s:.0f} pairs of frames/s",
         f"{num_cores} cores / (decode + resize + Farneback)",
         f"{limit:.0f}",

@@ -68,7 +68,7 @@ def stabilize(source: Path, destination: Path) -> Cost:
 def measure_videos(clip: Path, folder: Path, repeats: int) -> Iterator[Row]:
     """Rows of every size, made of one clip by repeating and scaling it."""
     for height in _HEIGHTS:
-        source = _make(clip, folder, height, _SECONDS / _FEWER[height])
+        source = repeated(clip, folder, height, _SECONDS / _FEWER[height])
         num_frames = count_frames(source)
         stable = folder / "stable.mp4"
         ours = _fastest(partial(stabilize, source, stable), repeats)
@@ -115,7 +115,7 @@ def _measure_growth(clip: Path, folder: Path) -> Iterator[Row]:
     """Time and memory of four times the frames."""
     costs, counts = [], []
     for seconds in (_SECONDS, 4 * _SECONDS):
-        source = _make(clip, folder, _HEIGHTS[0], seconds)
+        source = repeated(clip, folder, _HEIGHTS[0], seconds)
         costs.append(stabilize(source, folder / "stable.mp4"))
         counts.append(count_frames(source))
     short, long = costs
@@ -141,9 +141,9 @@ def _compared(name: str, limit: str, ours: Cost, theirs: Cost, num_frames: int) 
     return Row(name, speeds[0], limit, speeds[1], ours.wall_s / theirs.wall_s)
 
 
-def _make(clip: Path, folder: Path, height: int, seconds: float) -> Path:
+def repeated(clip: Path, folder: Path, height: int, seconds: float) -> Path:
     """A clip repeated and scaled."""
-    path = folder / f"{height}p-{seconds:g}.mp4"
+    path = folder / f"{clip.stem}-{height}p-{seconds:g}.mp4"
     scale = ["-vf", f"scale=-2:{height}:flags=bicubic", "-an", "-t", f"{seconds:g}"]
     encode = ["-c:v", "libx264", "-preset", PRESET, "-crf", str(CRF), "-pix_fmt", "yuv420p"]
     loop = ["-stream_loop", "-1", "-i", clip]
