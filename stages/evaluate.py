@@ -13,6 +13,7 @@ with stage_imports():
     from deepstab.evaluation.record import describe, log_files, log_origin, write_files
     from deepstab.models import checkpoints
     from deepstab.tracking import names
+    from deepstab.tracking.ended import forget_entered
     from deepstab.tracking.model import log_generator
     from deepstab.tracking.store import attach_run, project_root
 
@@ -24,12 +25,14 @@ def main() -> None:
     started = time.monotonic()
     params, best = load_params(Path("params.yaml")), checkpoints.load(BEST)
     manifest = Manifest.load(INPUTS.raw / "manifest.json")
+    scratch = project_root() / ".scratch"
+    forget_entered(scratch / "train", lock=Path("dvc.lock"), output=BEST)
     with attach_run(
         best.run_id,
         params=flatten(params),
         experiment=params.tracking.experiment,
         root=project_root(),
-        outbox=project_root() / ".scratch" / "outbox",
+        outbox=scratch / "outbox",
     ) as run:
         log_origin(run, params_file=Path("params.yaml"), lock=Path("dvc.lock"), checkpoint=BEST)
         measured = measure_videos(manifest.of_split("test"), INPUTS, params.evaluate)

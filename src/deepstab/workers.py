@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     CancelledError,
@@ -29,10 +29,11 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait as wait_for_end
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -62,6 +63,7 @@ _VARIABLE = "DASK_SCHEDULER_ADDRESS"
 _THREADS = "OMP_NUM_THREADS"
 _CONNECT_S = 5
 _NEWS_S = 0.25
+_CLEANUP_S = 30
 # Of a process that does jobs.
 _num_ticks: Any = None
 _working = _interrupted = False
@@ -133,8 +135,9 @@ def _processes(num_jobs: int) -> Iterator[_Pool]:
 
         def submit(*call: Any) -> Future[Any]:
             # A process that is started by this holds interrupts back until it can take them.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
             try:
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
                 return pool.submit(_do_here, *call)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -142,12 +145,22 @@ def _processes(num_jobs: int) -> Iterator[_Pool]:
         try:
             yield submit, lambda: counter.value
         except BaseException:
-            for process in set(active_children()) - others:
-                if process.pid is not None:
-                    os.kill(process.pid, signal.SIGINT)
-            # Until each has removed what it had begun.
-            pool.shutdown(cancel_futures=True)
+            ours = set(active_children()) - others
+            for process in ours:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid or 0, signal.SIGINT)
+            pool.shutdown(wait=False, cancel_futures=True)
+            _end_all(ours)
             raise
+
+
+def _end_all(processes: Iterable[BaseProcess]) -> None:
+    """Let interrupted processes remove what they have begun; one that hangs is killed."""
+    give_up = time.monotonic() + _CLEANUP_S
+    for process in processes:
+        wait_for_end([process.sentinel], max(give_up - time.monotonic(), 0))
+    for process in processes:
+        process.kill()
 
 
 @contextmanager
@@ -174,8 +187,8 @@ def _begin(counter: Any) -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """End the job; a process that has none waits to be told that there are no more."""
     global _interrupted
-    _interrupted = True
-    if _working:
+    is_first, _interrupted = not _interrupted, True
+    if _working and is_first:  # a second one would interrupt the removal of what it had begun
         raise KeyboardInterrupt
 
 

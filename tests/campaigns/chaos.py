@@ -247,9 +247,8 @@ def left_over(root: Path, temporary: Path) -> Iterator[str]:
     for pattern in ("*.partial*", "*.part", ".deepstab-*", "*.tmp", "mlflow.db.new*"):
         for folder in (root, root / "data", root / "reports", root / "checkpoints"):
             yield from (path.relative_to(root).as_posix() for path in folder.glob(pattern))
-    for folder in (".scratch/outbox", ".scratch/train"):
-        if (root / folder).is_dir():
-            yield from (f"{folder}/{path.name}" for path in (root / folder).iterdir())
+    for pattern in (".scratch/outbox/*", ".scratch/train/*", ".scratch/train/*/.deepstab-*"):
+        yield from (path.relative_to(root).as_posix() for path in root.glob(pattern))
     if temporary.is_dir():
         yield from (str(path) for path in temporary.iterdir() if "deepstab" in path.name)
 

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import pytest
 
+from deepstab import workers
 from deepstab.errors import ParameterError, WorkerError
 from deepstab.workers import Tick, run_all
 from tests.conftest import ROOT
@@ -41,8 +43,13 @@ def square(job: Number, tick: Tick) -> tuple[int, int, int]:
 
 def wait_forever(job: Number, tick: Tick) -> None:
     assert job.folder is not None
-    (job.folder / f"{os.getpid()}").touch()
-    time.sleep(600)
+    begun = job.folder / f"{os.getpid()}"
+    begun.touch()
+    try:
+        time.sleep(600)
+    finally:
+        time.sleep(0.5)
+        begun.unlink()
 
 
 def gone(pid: int) -> bool:
@@ -101,6 +108,30 @@ def test_where_one_fails_the_others_remove_what_they_have_begun(
     assert "Traceback" not in capfd.readouterr().err
 
 
+def hang_or_fail(job: Number, tick: Tick) -> None:
+    assert job.folder is not None
+    if job.value == 0:
+        while not list(job.folder.iterdir()):
+            time.sleep(0.01)
+        raise ParameterError("zero")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    (job.folder / f"{os.getpid()}").touch()
+    time.sleep(600)
+
+
+def test_one_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores")
+    monkeypatch.setattr(workers, "_CLEANUP_S", 0.5)
+    with pytest.raises(ParameterError, match="zero"):
+        run_all(hang_or_fail, [Number(0, tmp_path), Number(1, tmp_path)])
+    (begun,) = tmp_path.iterdir()
+    give_up = time.monotonic() + 60
+    while not gone(int(begun.name)) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    assert gone(int(begun.name))
+
+
 def test_a_process_that_dies_is_one_line() -> None:
     with pytest.raises(
         WorkerError, match=r"a process died in the middle of its video: .*run again"
@@ -112,8 +143,13 @@ def test_nothing_is_started_for_nothing() -> None:
     assert run_all(square, []) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_children_end_with_their_parent(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "kill"),
+    [(signal.SIGINT, os.kill), (signal.SIGINT, os.killpg), (signal.SIGKILL, os.kill)],
+)
+def test_children_end_with_their_parent(
+    number: int, kill: Callable[[int, int], None], tmp_path: Path
+) -> None:
     script = (
         "import signal\n"
         "from pathlib import Path\n"
@@ -131,14 +167,17 @@ def test_children_end_with_their_parent(number: int, tmp_path: Path) -> None:
         [sys.executable, path],
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": python_path},
+        start_new_session=True,
     ) as parent:
         children: list[int] = []
         give_up = time.monotonic() + 120
         while not children and parent.poll() is None and time.monotonic() < give_up:
             children = [int(found.name) for found in tmp_path.iterdir() if found.name.isdigit()]
             time.sleep(0.05)
-        parent.send_signal(number)
+        kill(parent.pid, number)
     assert children
     while not all(gone(pid) for pid in children) and time.monotonic() < give_up:
         time.sleep(0.05)
     assert all(gone(pid) for pid in children)
+    if number == signal.SIGINT:
+        assert [path.name for path in tmp_path.iterdir()] == ["script.py"]

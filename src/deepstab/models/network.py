@@ -13,6 +13,9 @@ from deepstab.config import NetworkParams
 from deepstab.image import Image
 from deepstab.models.origin import Origin
 
+FRAMES_AT_ONCE = 64
+"""So many frames of a video are given to a network together, if it has as many."""
+
 Floats32: TypeAlias = NDArray[np.float32]
 
 SeeMotion: TypeAlias = Callable[[Image, Floats32, float], tuple[Floats32, Floats32]]

@@ -10,12 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepstab.image import Image
-from deepstab.models.network import SeeMotion
+from deepstab.models.network import FRAMES_AT_ONCE, SeeMotion
 from deepstab.stabilization.scenes import find_cuts, unexplained
 from deepstab.video.ahead import in_thread
-
-# Frames estimated at once.
-_FRAMES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,14 +81,14 @@ def _windows(
     told = 0  # of those held
     for frame in frames:
         held.append(frame)
-        if len(held) - told == _FRAMES_AT_ONCE - min(told, context_frames):
-            first, told = told, _FRAMES_AT_ONCE - context_frames
-            first -= len(held) - _FRAMES_AT_ONCE
-            held = held[-_FRAMES_AT_ONCE:]
+        if len(held) - told == FRAMES_AT_ONCE - min(told, context_frames):
+            first, told = told, FRAMES_AT_ONCE - context_frames
+            first -= len(held) - FRAMES_AT_ONCE
+            held = held[-FRAMES_AT_ONCE:]
             yield _window(held, slice(first, told))
     if len(held) > told:
-        told -= max(len(held) - _FRAMES_AT_ONCE, 0)
-        yield _window(held[-_FRAMES_AT_ONCE:], slice(told, None))
+        told -= max(len(held) - FRAMES_AT_ONCE, 0)
+        yield _window(held[-FRAMES_AT_ONCE:], slice(told, None))
 
 
 def _window(held: list[tuple[Image, NDArray[np.float32]]], kept: slice) -> _Window:

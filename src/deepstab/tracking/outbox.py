@@ -54,8 +54,10 @@ class Outbox:
     def create(cls, parent: Path, *, run_id: str, uri: str) -> Self:
         """Make an empty outbox for a run of the store at a URI."""
         box = cls(parent / f"{run_id}-{uuid.uuid4().hex[:8]}", run_id=run_id, uri=uri)
-        box.folder.mkdir(parents=True)
-        box._owner.acquire()
+        while not box._owner.is_locked:
+            box.folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # another process took it for one that was left
+                box._owner.acquire()
         with whole_or_absent(_address(box.folder)) as partial:
             partial.write_text(json.dumps({"run_id": run_id, "uri": uri}), "utf-8")
         return box

@@ -45,6 +45,7 @@ class Store(Destination, Protocol):
         self, run_id: str, *, name: str, sha256: str, source: str, context: str
     ) -> None: ...
     def latest(self, run_id: str) -> dict[str, tuple[int, float]]: ...
+    def remove_unfinished(self, run_id: str) -> None: ...
 
 
 class Tracker:
@@ -255,6 +256,7 @@ class Run(Tracker):
                     continue
                 sent = False
                 try:
+                    self._store.remove_unfinished(left.run_id)
                     left.deliver(self._store)
                     sent = True
                 finally:

@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from deepstab.errors import TrackingError
@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 
 _DIGEST_LENGTH = 36  # the longest MLflow takes
 _PARAM_LENGTH = 6000  # MLflow cuts longer values
+_UNFINISHED = ".artifact.uploading."  # MLflow's name for a file until it is whole
 _PARAMS_PER_REQUEST = 100  # the most MLflow takes
 
 
@@ -102,8 +103,8 @@ def start_run(
         goes_on: Repeats | None = None if earlier is None else "later"
     run = Run(store, run_id, outbox=outbox, monitors=monitors, goes_on=goes_on)
     with _closing(run):
-        if goes_on is None:
-            for artifact, text in provenance.texts.items():
+        for artifact, text in provenance.texts.items():
+            if goes_on is None or not store.has_artifact(run_id, artifact):
                 run.log_text(text, artifact)
         yield run
 
@@ -212,6 +213,19 @@ class _Store:
         known = run.data.params
         same = all(known.get(k, v[:_PARAM_LENGTH]) == v[:_PARAM_LENGTH] for k, v in params.items())
         return bool(same and run.info.lifecycle_stage == "active")
+
+    def has_artifact(self, run_id: str, artifact: str) -> bool:
+        with refusals(self.uri):
+            found = self._client.list_artifacts(run_id, str(PurePosixPath(artifact).parent))
+        return artifact in {file.path for file in found}
+
+    def remove_unfinished(self, run_id: str) -> None:
+        uri = self._client.get_run(run_id).info.artifact_uri
+        if uri.startswith("file:"):  # elsewhere the server writes, and is not killed with us
+            from mlflow.utils.file_utils import local_file_uri_to_path
+
+            for path in Path(local_file_uri_to_path(uri)).rglob(f"{_UNFINISHED}*"):
+                path.unlink(missing_ok=True)
 
     def latest(self, run_id: str) -> dict[str, tuple[int, float]]:
         with refusals(self.uri):

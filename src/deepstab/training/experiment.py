@@ -11,11 +11,12 @@ from pathlib import Path
 from deepstab.config import Params, flatten, load_params
 from deepstab.data.manifest import MANIFEST_NAME, Manifest
 from deepstab.data.shards import ShardIndex, verify_shards
+from deepstab.files import remove_partials
 from deepstab.models import checkpoints
 from deepstab.models.vgg19 import VGG19_NAME
 from deepstab.tracking import names
 from deepstab.tracking.durations import recall_durations
-from deepstab.tracking.lockfile import has_recorded, md5_of
+from deepstab.tracking.ended import forget_entered, goes_on, keep_until_entered
 from deepstab.tracking.run import Tracker
 from deepstab.tracking.store import Training, start_run
 from deepstab.training import processes
@@ -34,8 +35,8 @@ def run_experiment(
     """Train both networks in a run, which gets parameters, data, figures and checkpoints.
 
     An interrupted training goes on in the run it had, or in a new one where that is gone; so does
-    one that had ended before DVC, which ran it, was interrupted. Where several processes train
-    together, the run and all files are the main one's.
+    one that had ended where DVC was interrupted before it entered that. Where several processes
+    train together, the run and all files are the main one's.
 
     Args:
         params_file: the parameters; the run keeps them value by value, and the file as it is.
@@ -59,7 +60,7 @@ def run_experiment(
         main = processes.is_main()
         processes.from_main(lambda: verify_shards(index))
         state = StateFile(root / _SCRATCH / "train", fingerprint(params, index))
-        processes.from_main(lambda: _forget_ended(state))
+        processes.from_main(lambda: _tidy_up(state.folder, destination))
         run = _start_run(params, manifest, state, root) if main else nullcontext(Tracker())
         with run as tracker:
             _log_inputs(tracker, params, manifest)
@@ -84,22 +85,19 @@ def run_experiment(
     return result
 
 
-def _forget_ended(state: StateFile) -> None:
-    """Of the trainings that have ended, keep this one if DVC has not entered it in its lock."""
-    state.remove_other_ended()
-    result = state.result()
-    if result is None:
-        return
-    if has_recorded(_LOCK, Path(names.BEST_FILE), md5=result):
-        state.remove()
-    else:
+def _tidy_up(state: Path, checkpoints_folder: Path) -> None:
+    """Remove what killed trainings have begun to write, and the states that nobody needs."""
+    for folder in (checkpoints_folder, state):
+        remove_partials(folder, owner="")
+    forget_entered(state.parent, lock=_LOCK, output=Path(names.BEST_FILE))
+    if goes_on(state):
         log.info("this training had ended, but %s has not its result: it goes on", _LOCK)
 
 
 def _end(state: StateFile, best: Path) -> None:
-    """Forget the training; where DVC runs it, when the next one finds it entered in the lock."""
+    """Forget the training; where DVC runs it, when its result is seen in the lock."""
     if "DVC_STAGE" in os.environ:
-        state.end(md5_of(best))
+        keep_until_entered(state.folder, best)
     else:
         state.remove()
 

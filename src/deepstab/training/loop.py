@@ -81,7 +81,7 @@ def train(
         vgg19: weights for the perceptual loss, needed where `loss.lambda_vgg` is positive.
         destination: folder of the checkpoints; the best is replaced whenever the validation figure
             that `train.select_by` names improves, the final one is written at the end.
-        state: to resume from, written after every epoch; whoever has kept the result removes it.
+        state: to resume from, written after every epoch; left to the caller.
         tracker: receives losses and figures, those of epochs done before an interruption too.
 
     Raises:

@@ -18,7 +18,7 @@ from deepstab.files import whole_or_absent
 
 log = logging.getLogger(__name__)
 
-_NAME, _ID_NAME, _RESULT_NAME = "state.pth", "id", "result"
+_NAME, _ID_NAME = "state.pth", "id"
 _ID = re.compile("[0-9a-f]{32}")
 
 
@@ -46,15 +46,15 @@ class StateFile:
     """
 
     def __init__(self, scratch: Path, fingerprint: str) -> None:
-        self.path, self._fingerprint = scratch / fingerprint / _NAME, fingerprint
-        self._id, self._result = (self.path.with_name(n) for n in (_ID_NAME, _RESULT_NAME))
+        self.folder, self._fingerprint = scratch / fingerprint, fingerprint
+        self.path, self._id = self.folder / _NAME, self.folder / _ID_NAME
 
     def save(self, networks: dict[str, Any], so_far: SoFar) -> None:
         """Keep the state dicts of the networks and what was reached, in place of what was kept."""
         content = io.BytesIO()
         # Not dataclasses.asdict, which would copy the best checkpoint.
         torch.save({"networks": networks, "so_far": vars(so_far)}, content)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         with whole_or_absent(self.path) as partial:
             partial.write_bytes(self._digest(content.getvalue()) + content.getvalue())
 
@@ -80,29 +80,14 @@ class StateFile:
         if _ID.fullmatch(known):
             return known
         new = uuid.uuid4().hex
-        self._id.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         with whole_or_absent(self._id) as partial:
             partial.write_text(new, encoding="ascii")
         return new
 
-    def end(self, result: str) -> None:
-        """Say that the training is done, and the digest of what it made; its state stays."""
-        with whole_or_absent(self._result) as partial:
-            partial.write_text(result, encoding="ascii")
-
-    def result(self) -> str | None:
-        """The digest that `end` was told; None while the training is not done."""
-        return self._result.read_text(encoding="ascii") if self._result.is_file() else None
-
-    def remove_other_ended(self) -> None:
-        """Forget all other trainings that are done."""
-        for result in self.path.parent.parent.glob(f"*/{_RESULT_NAME}"):
-            if result != self._result:
-                shutil.rmtree(result.parent, ignore_errors=True)
-
     def remove(self) -> None:
         """Forget the training."""
-        shutil.rmtree(self.path.parent, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _digest(self, content: bytes) -> bytes:
         return hashlib.sha256(self._fingerprint.encode() + content).digest()

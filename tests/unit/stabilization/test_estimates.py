@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,7 +45,7 @@ def streamed(
     generator: StabGenerator, num_frames: int, context_frames: int, at_once: int
 ) -> VideoMotion:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimates, "_FRAMES_AT_ONCE", at_once)
+        patch.setattr(estimates, "FRAMES_AT_ONCE", at_once)
         return estimate_motion(
             flickering(num_frames),
             motion_seer(generator),
@@ -67,14 +68,15 @@ def test_in_pieces_it_is_the_same_as_all_at_once(model: ModelParams, learned_ste
 
 
 @pytest.mark.parametrize(("num_frames", "lengths"), [(11, {11}), (12, {12}), (50, {12})])
-def test_the_network_sees_windows_of_one_length(
+def test_the_network_sees_windows_of_one_length_in_a_thread(
     model: ModelParams, num_frames: int, lengths: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimates, "_FRAMES_AT_ONCE", 12)
+    monkeypatch.setattr(estimates, "FRAMES_AT_ONCE", 12)
     see_motion, seen = motion_seer(taught(model, 1)), set()
 
     def see(frames: Image, flow: NDArray[np.float32], aspect: float) -> Any:
         seen.add(len(frames))
+        assert threading.current_thread() is not threading.main_thread()
         return see_motion(frames, flow, aspect)
 
     estimate_motion(flickering(num_frames), see, aspect=1.5, context_frames=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -209,18 +211,47 @@ def test_one_whose_removal_was_killed_is_removed_by_the_next(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("step", ["owner.lock", "address.json"])
+@pytest.mark.parametrize("step", ["lock", "address"])
 def test_one_whose_making_was_killed_is_removed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    method = ("filelock.FileLock.acquire", "json.dumps")[step == "address.json"]
+    def half_written(path: Path, text: str, *_: object) -> None:
+        path.write_bytes(text.encode()[: len(text) // 2])
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(method, killed)
+        if step == "lock":
+            patch.setattr("filelock.FileLock.acquire", killed)
+        else:
+            patch.setattr("pathlib.Path.write_text", half_written)
+            patch.setattr("pathlib.Path.unlink", killed)  # nor is anything removed
         with pytest.raises(KeyboardInterrupt):
             Outbox.create(tmp_path, run_id="run", uri=URI)
     (left,) = tmp_path.iterdir()
     assert Outbox.adopt(left, uri=URI, running="another") is None
     assert not list(tmp_path.iterdir())
+
+
+def test_one_that_is_being_made_is_made_though_another_tidies_up(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def tidy_up() -> None:
+        while not done.is_set():
+            for folder in tmp_path.iterdir():
+                adopted = Outbox.adopt(folder, uri=URI, running="another")
+                assert adopted is None, "all have an owner"
+
+    with ThreadPoolExecutor(1) as pool:
+        tidying = pool.submit(tidy_up)
+        try:
+            boxes = [Outbox.create(tmp_path, run_id=str(n), uri=URI) for n in range(1000)]
+        finally:
+            done.set()
+        tidying.result()
+    assert {box.folder for box in boxes} == set(tmp_path.iterdir())
+    for box in boxes:
+        assert (box.folder / "address.json").is_file()
+        box.release(remove=True)

@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from deepstab.errors import TrackingError
+from deepstab.tracking import names
 from deepstab.tracking import run as run_module
 from deepstab.tracking.connection import connect, tracking_uri
 from deepstab.tracking.outbox import Point, Tag
+from deepstab.tracking.run import Tracker
 from deepstab.tracking.store import Training, attach_run, project_root, start_run
 from tests.services import Server, mlflow_server
 
@@ -330,11 +333,16 @@ with start_run(experiment={EXPERIMENT!r}, root=Path({str(root)!r}), outbox=Path(
     (left,) = (tmp_path / "outbox").iterdir()
     with (left / "journal.jsonl").open("a") as journal:
         journal.write('{"point": ["loss", 1')  # cut off in the middle of a line
-    assert client(root).get_run(run_id).info.status == "RUNNING"
+    killed = client(root).get_run(run_id)
+    assert killed.info.status == "RUNNING"
+    uploading = Path(local_file_uri_to_path(killed.info.artifact_uri), ".artifact.uploading.1")
+    uploading.parent.mkdir(parents=True, exist_ok=True)
+    uploading.write_text("ke")  # as MLflow calls a file until it is whole
 
     with start_run(experiment=EXPERIMENT, root=root, outbox=tmp_path / "outbox") as other:
         pass
     assert other.run_id != run_id
+    assert not uploading.exists()
     assert client(root).get_run(run_id).info.status == "KILLED"
     assert history(root, run_id, "loss") == [(step, step) for step in range(700)]
     assert "kept.txt" in artifacts(root, run_id)
@@ -356,11 +364,19 @@ with store.start_run(
     done = subprocess.run([sys.executable, "-c", script], check=False)
     assert done.returncode == 9
     training = Training("7" * 32, {"seed": 1})
-    for _ in range(2):
+
+    def go_on() -> Tracker:
         with start_run(
             experiment="killed", root=root, outbox=tmp_path / "outbox", training=training
         ) as tracker:
             tracker.log_params({"seed": 1})
+        return tracker
+
+    tracker = go_on()
+    (packages,) = (root / "mlruns").glob(f"*/{tracker.run_id}/artifacts/{names.PACKAGES_FILE}")
+    packages.write_text("of the process before")
+    assert go_on().run_id == tracker.run_id
+    assert packages.read_text() == "of the process before"
     client = connect(tracking_uri(root))
     experiment = client.get_experiment_by_name("killed")
     (run,) = client.search_runs([experiment.experiment_id])

@@ -176,11 +176,15 @@ def test_where_the_run_is_gone_a_new_one_has_it_all(project: Project, gone: str)
     assert steps >= {STEPS - 1, 2 * STEPS - 1, *range(4 * STEPS, NUM_EPOCHS * STEPS)}
 
 
-def test_a_damaged_state_does_not_stop_training(project: Project) -> None:
+def test_damage_and_litter_of_a_killed_training_do_not_stop_the_next(project: Project) -> None:
     project.train_and_kill(after_epochs=1)
     (state,) = (project.root / ".scratch/train").glob("*/state.pth")
     state.write_bytes(state.read_bytes()[:-1])
+    begun = [folder / ".deepstab-1.part" for folder in (state.parent, project.root / "checkpoints")]
+    for partial in begun:
+        partial.touch()
     said = project.train()
+    assert not any(partial.exists() for partial in begun)
     assert said.count(f"{state} is damaged and was deleted: training starts anew") == 1
     assert "resuming" not in said
     (run,) = project.runs()

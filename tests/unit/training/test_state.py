@@ -48,18 +48,6 @@ def test_a_training_keeps_its_id_until_it_is_done(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_one_that_is_done_stays_until_another_begins(tmp_path: Path) -> None:
-    done, half_done = saved(tmp_path), StateFile(tmp_path, "half-done")
-    half_done.training_id()
-    assert done.result() is None
-    done.end("of this")
-    done.remove_other_ended()
-    assert StateFile(tmp_path, "this").result() == "of this"
-    assert done.load() is not None
-    half_done.remove_other_ended()
-    assert [path.name for path in tmp_path.iterdir()] == ["half-done"]
-
-
 @pytest.mark.parametrize(
     "damage", ["truncated", "empty", "garbage", "a flipped bit", "a foreign tree", "of another"]
 )
