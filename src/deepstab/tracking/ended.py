@@ -13,7 +13,7 @@ from pathlib import Path
 from deepstab.files import whole_or_absent
 from deepstab.tracking.lockfile import has_recorded, md5_of
 
-_NAME = "result"
+_NAME, _FORGOTTEN = "result", ".forgotten"
 # By then DVC has entered a result or never will.
 _MOST_S = 86_400
 
@@ -37,7 +37,10 @@ def forget_entered(states: Path, *, lock: Path, output: Path) -> None:
         md5 = note.read_text(encoding="ascii", errors="replace")
         is_old = time.time() - note.stat().st_mtime > _MOST_S
         if is_old or has_recorded(lock, output, md5=md5):
-            shutil.rmtree(note.parent, ignore_errors=True)
+            # Half removed it would be of a training that has not ended.
+            note.parent.replace(note.parent.with_suffix(_FORGOTTEN))
+    for folder in states.glob(f"*{_FORGOTTEN}"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def goes_on(state: Path) -> bool:

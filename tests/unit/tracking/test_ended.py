@@ -47,6 +47,21 @@ def test_it_stays_until_dvc_has_its_result(
     assert left(state) == ["half-done"]
 
 
+def test_one_whose_removal_was_killed_is_removed_by_the_next(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(folder: Path, **_: object) -> None:
+        (folder / "result").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("shutil.rmtree", killed)
+        forget_entered(state.parent, lock=lock_with(tmp_path, b"made"), output=OUTPUT)
+    assert not state.exists()
+    forget_entered(state.parent, lock=lock_with(tmp_path, b"made"), output=OUTPUT)
+    assert left(state) == ["half-done"]
+
+
 def test_it_stays_a_day(state: Path, tmp_path: Path) -> None:
     lock = lock_with(tmp_path, b"of another")
     for hours, expected in ((23, ["done", "half-done"]), (25, ["half-done"])):
