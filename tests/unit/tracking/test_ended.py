@@ -54,11 +54,13 @@ def test_one_whose_removal_was_killed_is_removed_by_the_next(
         (folder / "result").unlink()
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    lock = lock_with(tmp_path, b"made")
+    with monkeypatch.context() as patch:
         patch.setattr("shutil.rmtree", killed)
-        forget_entered(state.parent, lock=lock_with(tmp_path, b"made"), output=OUTPUT)
+        with pytest.raises(KeyboardInterrupt):
+            forget_entered(state.parent, lock=lock, output=OUTPUT)
     assert not state.exists()
-    forget_entered(state.parent, lock=lock_with(tmp_path, b"made"), output=OUTPUT)
+    forget_entered(state.parent, lock=lock, output=OUTPUT)
     assert left(state) == ["half-done"]
 
 
