@@ -60,13 +60,13 @@ class StateFile:
 
     def load(self) -> tuple[dict[str, Any], SoFar] | None:
         """What was saved; None if nothing was, or if it is damaged, which is said and deleted."""
-        if not self.path.is_file():
+        if not self.path.exists():
             return None
-        content = self.path.read_bytes()
+        content = self.path.read_bytes() if self.path.is_file() else b""
         size = hashlib.sha256().digest_size
         if content[:size] != self._digest(content[size:]):
             log.warning("%s is damaged and was deleted: training starts anew", self.path)
-            self.path.unlink()
+            shutil.rmtree(self.path) if self.path.is_dir() else self.path.unlink()
             return None
         tree = torch.load(io.BytesIO(content[size:]), map_location="cpu", weights_only=True)
         return tree["networks"], SoFar(**tree["so_far"])

@@ -155,6 +155,8 @@ def _check_index(path: Path, stream: av.VideoStream, seen: Progress) -> None:
         if missing > 0:
             raise VideoError(f"{where}: {missing} of its frames are not found; {_REMEDY}")
     if name.startswith("mov,"):
+        if stream.frames and stream.duration is None:
+            raise VideoError(f"{where}: its header does not say how long it is; {_REMEDY}")
         missing = count_missing(path, stream.index)
         if missing:
             raise VideoError(f"{where}: {missing} frames are not in its index; {_REMEDY}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
@@ -29,6 +30,8 @@ _IN = {
     # Time, silent tracks, position, size before, blocks of four kinds.
     _CLUSTER: _ANYWHERE | {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xA2},
 }
+_TRACK_ENTRY, _TRACK_NUMBER = 0xAE, 0xD7
+_SIMPLE_BLOCK, _BLOCK_GROUP, _BLOCK = 0xA3, 0xA0, 0xA1
 _MOST_HEADER_BYTES = 12
 
 
@@ -51,13 +54,22 @@ def find_damage(path: Path) -> int | None:
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            _follow(data, 0, len(data), _ANYWHERE | {_EBML, _SEGMENT}, is_open=True)
+            names = _ANYWHERE | {_EBML, _SEGMENT}
+            _follow(data, 0, len(data), names, is_open=True, tracks=set())
         except _DamageError as damage:
             return damage.at
     return None
 
 
-def _follow(data: mmap.mmap, at: int, end: int, names: frozenset[int], *, is_open: bool) -> int:
+def _follow(
+    data: mmap.mmap,
+    at: int,
+    end: int,
+    names: frozenset[int],
+    *,
+    is_open: bool,
+    tracks: set[int],
+) -> int:
     """Go from element to element, and say where they end.
 
     Args:
@@ -66,6 +78,7 @@ def _follow(data: mmap.mmap, at: int, end: int, names: frozenset[int], *, is_ope
         end: where the element that holds them ends.
         names: what may lie in it.
         is_open: its length is not known: what may not lie in it ends it.
+        tracks: numbers of the file's tracks, added where they are told; blocks are of these.
 
     Raises:
         _DamageError: something else lies in it.
@@ -79,7 +92,8 @@ def _follow(data: mmap.mmap, at: int, end: int, names: frozenset[int], *, is_ope
             raise _DamageError(at)
         stop = end if size is None else body + size
         if children is not None:
-            stop = _follow(data, body, min(stop, end), children, is_open=size is None)
+            inner_end = min(stop, end)
+            stop = _follow(data, body, inner_end, children, is_open=size is None, tracks=tracks)
             if size is not None:
                 stop = body + size
         elif size is None:
@@ -89,6 +103,10 @@ def _follow(data: mmap.mmap, at: int, end: int, names: frozenset[int], *, is_ope
                 raise _DamageError(at)
             return end
         if size is not None and name in _CHECKED and not _is_as_it_was(data, body, stop):
+            raise _DamageError(at)
+        if name == _TRACKS:
+            tracks |= _track_numbers(data, body, stop)
+        if not _is_of_a_track(data, name, body, stop, tracks):
             raise _DamageError(at)
         at = stop
     return end
@@ -101,6 +119,43 @@ def _is_as_it_was(data: mmap.mmap, body: int, stop: int) -> bool:
         return True
     with memoryview(data) as view, view[start:stop] as content:
         return zlib.crc32(content) == int.from_bytes(data[start - 4 : start], "little")
+
+
+def _track_numbers(data: mmap.mmap, body: int, stop: int) -> set[int]:
+    """The numbers of the tracks that an element of tracks tells of."""
+    return {
+        int.from_bytes(data[start:end], "big")
+        for name, entry, entry_end in _children(data, body, stop)
+        if name == _TRACK_ENTRY
+        for inner, start, end in _children(data, entry, entry_end)
+        if inner == _TRACK_NUMBER
+    }
+
+
+def _is_of_a_track(data: mmap.mmap, name: int, body: int, stop: int, tracks: set[int]) -> bool:
+    """Whether a block begins with the number of a track; libav passes over one that does not."""
+    if name == _BLOCK_GROUP:
+        blocks = [start for inner, start, _ in _children(data, body, stop) if inner == _BLOCK]
+    else:
+        blocks = [body] if name == _SIMPLE_BLOCK else []
+    return all(_number(data, start) in tracks for start in blocks if tracks)
+
+
+def _number(data: mmap.mmap, at: int) -> int:
+    """A number that says with its first bits how many bytes it has."""
+    num_bytes = 9 - data[at].bit_length()
+    return int.from_bytes(data[at : at + num_bytes], "big") & ((1 << 7 * num_bytes) - 1)
+
+
+def _children(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The elements between two bytes: name, first byte of the content, first byte after it."""
+    # Past the end of the file stand no bytes of a header.
+    while at + 2 <= end and at + _MOST_HEADER_BYTES <= len(data):
+        name, body, size = _header(data, at)
+        if size is None:
+            return
+        yield name, body, body + size
+        at = body + size
 
 
 def _is_skipped(

@@ -294,7 +294,7 @@ SUBJECTS: tuple[Subject, ...] = (
     _video(".ivf", "libvpx-vp9", name="ivf", share=1),
     _video(".mxf", "mpeg2video", name="mxf", share=1),
     _video(".mpg", "mpeg2video", name="mpg", share=1),
-    _video(".h264", "libx264", name="h264", share=1),
+    _video(".h264", "libx264", name="h264", loses_frames=True, share=1),
     _video(".ts", "libx264", name="ts", loses_frames=True, share=1),
     _video(".gif", "gif", name="gif", pixel_format="rgb8", loses_frames=True, share=1),
     Subject("manifest", "manifest", _manifest, unchecked=frozenset({MANIFEST_NAME})),
