@@ -49,7 +49,8 @@ def test_a_training_keeps_its_id_until_it_is_done(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncated", "empty", "garbage", "a flipped bit", "a foreign tree", "of another"]
+    "damage",
+    ["truncated", "empty", "garbage", "a flipped bit", "a foreign tree", "of another", "a folder"],
 )
 def test_a_damaged_state_is_named_and_dropped(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
@@ -73,6 +74,9 @@ def test_a_damaged_state_is_named_and_dropped(
     else:
         content[:] = saved(tmp_path, "another").path.read_bytes()
     state.path.write_bytes(content)
+    if damage == "a folder":
+        state.path.unlink()
+        state.path.mkdir()
     with caplog.at_level(logging.WARNING):
         assert state.load() is None
         assert state.load() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -55,6 +56,24 @@ def test_elements_of_a_later_standard_are_passed_over(sound: Path, tmp_path: Pat
     content[void + 8] += 1  # it ends elsewhere than another begins
     path.write_bytes(content)
     assert find_damage(path) == void
+
+
+@pytest.mark.parametrize("options", [{}, {"live": "1"}])
+@pytest.mark.parametrize("number", [0x00, 0x82, 0x41])
+def test_a_block_of_no_track_is_named(
+    sound: Path, tmp_path: Path, options: dict[str, str], number: int
+) -> None:
+    path = remuxed(sound, tmp_path / "x.mkv", **options, write_crc32="0")
+    content = bytearray(path.read_bytes())
+    cluster = content.index(b"\x1f\x43\xb6\x75")
+    # The second: name, size of two bytes, track 1.
+    blocks = [m.start() for m in re.finditer(rb"\xa3[\x40-\x7f].\x81", content[cluster:], re.S)]
+    assert len(blocks) == NUM_FRAMES
+    content[cluster + blocks[1] + 3] = number
+    path.write_bytes(content)
+    assert find_damage(path) == cluster + blocks[1]
+    with pytest.raises(VideoError, match=f"damaged at byte {cluster + blocks[1]}"):
+        count_frames(path)
 
 
 def test_no_frame_is_lost_in_silence(sound: Path, tmp_path: Path) -> None:

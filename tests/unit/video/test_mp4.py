@@ -61,6 +61,13 @@ def test_a_frame_shown_at_another_time_is_missed(sound: Path, tmp_path: Path) ->
         count_frames(path)
 
 
+def test_a_header_without_a_length_is_noticed(sound: Path, tmp_path: Path) -> None:
+    at = sound.read_bytes().index(b"mdhd")
+    path = damaged(sound, tmp_path / "x.mp4", at, 0x66666666)
+    with pytest.raises(VideoError, match="does not say how long it is; replace the file"):
+        count_frames(path)
+
+
 def test_times_by_hand() -> None:
     # I B B P, a frame of delay, and one that lasts long.
     dts, pts = [0, 10, 20, 30, 90, 100], [10, 40, 20, 30, 100, 110]
