@@ -147,8 +147,9 @@ def _processes(num_jobs: int) -> Iterator[_Pool]:
         except BaseException:
             ours = set(active_children()) - others
             for process in ours:
+                assert process.pid is not None  # active children have one
                 with suppress(ProcessLookupError):
-                    os.kill(process.pid or 0, signal.SIGINT)
+                    os.kill(process.pid, signal.SIGINT)
             pool.shutdown(wait=False, cancel_futures=True)
             _end_all(ours)
             raise
