@@ -6,12 +6,11 @@ from typing import TypedDict
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from deepstab.data.manifest import Split
-from deepstab.data.shards import FLOW_SCALE, PairEntry, ShardIndex, ShardReader
+from deepstab.data.shards import FLOW_SCALE, Column, PairEntry, ShardIndex, ShardReader
 from deepstab.errors import ShardError
 
 
@@ -32,25 +31,32 @@ class Clip(TypedDict):
     aspect: Tensor
 
 
-def read_clip(reader: ShardReader, pair: PairEntry, first_frame: int, num_frames: int) -> Clip:
-    """Read one window of a pair as tensors."""
-    arrays = reader.read(pair, first_frame, num_frames)
+def read_clip(
+    reader: ShardReader,
+    pair: PairEntry,
+    first_frame: int,
+    num_frames: int,
+    *,
+    room: dict[str, Column] | None = None,
+) -> Clip:
+    """Read one window of a pair as tensors, by way of `room` if given, see `ShardReader.read`."""
+    arrays = reader.read(pair, first_frame, num_frames, room=room)
     return {
         "unstable": rgb_to_tensor(arrays["unstable"]),
         "stable": rgb_to_tensor(arrays["stable"]),
-        "flow": flow_to_tensor(arrays["flow"].astype(np.float32) / np.float32(FLOW_SCALE)),
-        "motion": torch.from_numpy(arrays["motion"]),
+        "flow": flow_to_tensor(arrays["flow"]) / FLOW_SCALE,
+        "motion": torch.tensor(arrays["motion"]),
         "aspect": torch.tensor(pair.aspect, dtype=torch.float32),
     }
 
 
-def rgb_to_tensor(frames: NDArray[np.generic]) -> Tensor:
+def rgb_to_tensor(frames: Column) -> Tensor:
     """(time, height, width, 3) uint8 as (3, time, height, width) in [0, 1]."""
-    return torch.from_numpy(frames).permute(3, 0, 1, 2).to(torch.float32) / 255
+    return torch.from_numpy(frames).permute(3, 0, 1, 2) / 255
 
 
-def flow_to_tensor(flow: NDArray[np.float32]) -> Tensor:
-    """(time, height, width, 2) px as (2, time, height, width)."""
+def flow_to_tensor(flow: Column) -> Tensor:
+    """(time, height, width, 2) as (2, time, height, width)."""
     return torch.from_numpy(flow).permute(3, 0, 1, 2).contiguous()
 
 
@@ -65,6 +71,7 @@ class RandomClips(Dataset[Clip]):
     ) -> None:
         self._pairs = _long_enough(index, "train", clip_length)
         self._reader = ShardReader(index)
+        self._room = self._reader.room(clip_length)
         self._clip_length = clip_length
         self._windows_per_video = windows_per_video
         self._seed = seed
@@ -80,7 +87,7 @@ class RandomClips(Dataset[Clip]):
         rng = np.random.default_rng([self._seed, self._epoch, item])
         pair = self._pairs[item % len(self._pairs)]
         first_frame = int(rng.integers(0, pair.num_frames - self._clip_length + 1))
-        clip = read_clip(self._reader, pair, first_frame, self._clip_length)
+        clip = read_clip(self._reader, pair, first_frame, self._clip_length, room=self._room)
         for axis, component in ((-1, 0), (-2, 1)):
             if rng.random() < 0.5:
                 clip = _mirror(clip, axis=axis, component=component)
@@ -92,6 +99,7 @@ class HeldOutClips(Dataset[Clip]):
 
     def __init__(self, index: ShardIndex, *, split: Split, clip_length: int) -> None:
         self._reader = ShardReader(index)
+        self._room = self._reader.room(clip_length)
         self._clip_length = clip_length
         self._windows = [
             (pair, first_frame)
@@ -104,7 +112,7 @@ class HeldOutClips(Dataset[Clip]):
 
     def __getitem__(self, item: int) -> Clip:
         pair, first_frame = self._windows[item]
-        return read_clip(self._reader, pair, first_frame, self._clip_length)
+        return read_clip(self._reader, pair, first_frame, self._clip_length, room=self._room)
 
 
 def _long_enough(index: ShardIndex, split: Split, clip_length: int) -> tuple[PairEntry, ...]:

@@ -278,13 +278,32 @@ class ShardReader:
         self._index = index
         self._files: dict[str, pa.ipc.RecordBatchFileReader] = {}
 
-    def read(self, pair: PairEntry, first_frame: int, num_frames: int) -> dict[str, Column]:
+    def room(self, num_frames: int) -> dict[str, Column]:
+        """New arrays for so many frames, of any content; see `read`."""
+        height, width = self._index.height, self._index.width
+        return {
+            "unstable": np.empty((num_frames, height, width, 3), np.uint8),
+            "stable": np.empty((num_frames, height, width, 3), np.uint8),
+            "flow": np.empty((num_frames, height, width, 2), np.int16),
+            "motion": np.empty((num_frames, 4), np.float32),
+        }
+
+    def read(
+        self,
+        pair: PairEntry,
+        first_frame: int,
+        num_frames: int,
+        *,
+        room: dict[str, Column] | None = None,
+    ) -> dict[str, Column]:
         """Frames of one pair.
 
         Args:
             pair: entry of the index.
             first_frame: number of the first frame.
             num_frames: how many.
+            room: arrays of that many frames to read into and to return; new memory costs more
+                time than the reading.
 
         Returns:
             "unstable" and "stable" (num_frames, height, width, 3) uint8, "flow"
@@ -299,25 +318,17 @@ class ShardReader:
                 f"frames {first_frame}..{first_frame + num_frames - 1} of {pair.name}: "
                 f"it has {pair.num_frames}"
             )
-        height, width = self._index.height, self._index.width
-        out: dict[str, Column] = {
-            "unstable": np.empty((num_frames, height, width, 3), np.uint8),
-            "stable": np.empty((num_frames, height, width, 3), np.uint8),
-            "flow": np.empty((num_frames, height, width, 2), np.int16),
-            "motion": np.empty((num_frames, 4), np.float32),
-        }
+        read = self.room(num_frames) if room is None else room
+        rows = [read[column].reshape(num_frames, -1) for column in _COLUMNS]
         for shard in pair.shards:
             start = max(first_frame, shard.first_frame)
             stop = min(first_frame + num_frames, shard.first_frame + shard.num_frames)
             for frame in range(start, stop):
-                batch = self._batch(shard, frame - shard.first_frame)
-                for column in _COLUMNS:
-                    array = out[column]
-                    buffer = batch.column(column).buffers()[1]
-                    array[frame - first_frame] = np.frombuffer(
-                        buffer, array.dtype, count=array[0].size
-                    ).reshape(array.shape[1:])
-        return out
+                stored = self._batch(shard, frame - shard.first_frame).columns
+                for into, column in zip(rows, stored, strict=True):
+                    values = np.frombuffer(column.buffers()[1], into.dtype, into.shape[1])
+                    into[frame - first_frame] = values
+        return read
 
     def _batch(self, shard: Shard, number: int) -> pa.RecordBatch:
         reader = self._files.get(shard.file)

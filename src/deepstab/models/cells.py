@@ -101,4 +101,6 @@ def describe_cells(
 def _pool(
     maps: Float[Tensor, "batch channel time height width"],
 ) -> Float[Tensor, "batch channel time rows columns"]:
-    return F.avg_pool3d(maps, (1, CELL_PX, CELL_PX))
+    # Frame by frame: OpenVINO pads few channels to sixteen where time is a dimension of its own.
+    pooled = F.avg_pool2d(maps.flatten(1, 2), CELL_PX)
+    return pooled.unflatten(1, maps.shape[1:3])

@@ -32,11 +32,8 @@ def texture(
     gray = rgb.mean(dim=1, keepdim=True)
     dx = F.pad(gray[..., :, 2:] - gray[..., :, :-2], (1, 1)) / 2
     dy = F.pad(gray[..., 2:, :] - gray[..., :-2, :], (0, 0, 1, 1)) / 2
-    products = torch.cat([dx * dx, dy * dy, dx * dy], dim=1)
-    pad = _TEXTURE_WINDOW // 2
-    window = (1, _TEXTURE_WINDOW, _TEXTURE_WINDOW)
-    xx, yy, xy = F.avg_pool3d(products, window, stride=1, padding=(0, pad, pad)).split(1, dim=1)
-    smaller = (xx + yy) / 2 - (((xx - yy) / 2).square() + xy.square() + 1e-12).sqrt()
+    xx, yy, xy = (_averaged(product) for product in (dx * dx, dy * dy, dx * dy))
+    smaller = (xx + yy) / 2 - (((xx - yy) / 2).square() + xy.square()).clamp(min=1e-12).sqrt()
     smaller = smaller.clamp(min=0)
     return smaller / (smaller + _TEXTURE_HALF)
 
@@ -71,3 +68,11 @@ def agreement(
     carried = carried.unflatten(0, (batch, time)).transpose(1, 2)
     difference = (carried - rgb).abs().mean(dim=1, keepdim=True)
     return 1 / (1 + (difference / _AGREEMENT_HALF).square())
+
+
+def _averaged(
+    maps: Float[Tensor, "batch 1 time height width"],
+) -> Float[Tensor, "batch 1 time height width"]:
+    # Frame by frame, as in `deepstab.models.cells`.
+    window, pad = _TEXTURE_WINDOW, _TEXTURE_WINDOW // 2
+    return F.avg_pool2d(maps.squeeze(1), window, stride=1, padding=pad).unsqueeze(1)

@@ -29,8 +29,6 @@ def export_graph(checkpoint: Checkpoint, path: Path) -> None:
         (frames, torch.zeros(*frames.shape[:3], 2), torch.ones(1)),
         dynamo=True,
         verbose=False,
-        # The optimizer takes the 1e-12 under a root for nothing.
-        optimize=False,
         input_names=["frames", "flow", "aspect"],
         output_names=["motion", "wobble"],
         dynamic_shapes=({0: time}, {0: torch.export.Dim.DYNAMIC}, None),

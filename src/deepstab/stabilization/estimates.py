@@ -14,6 +14,9 @@ from deepstab.models.network import FRAMES_AT_ONCE, SeeMotion
 from deepstab.stabilization.scenes import find_cuts, unexplained
 from deepstab.video.ahead import in_thread
 
+# The network's graph is compiled when it gets the first; decoding and flow go on meanwhile.
+_WINDOWS_AHEAD = 6
+
 
 @dataclass(frozen=True, eq=False)
 class VideoMotion:
@@ -55,7 +58,7 @@ def estimate_motion(
         return motion[window.kept], wobble[window.kept]
 
     windows = _windows(_with_errors(frames, errors), context_frames)
-    with closing(in_thread(see, windows, name="deepstab-see", most_waiting=2)) as seen:
+    with closing(in_thread(see, windows, name="deepstab-see", most_waiting=_WINDOWS_AHEAD)) as seen:
         motions, wobbles = zip(*seen, strict=True)
     motion, wobble = (np.concatenate(parts).astype(np.float64) for parts in (motions, wobbles))
     return VideoMotion(motion, wobble, find_cuts(*np.array(errors).T), aspect)
