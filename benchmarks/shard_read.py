@@ -14,7 +14,8 @@ from deepstab.config import load_params
 from deepstab.data.clips import read_clip
 from deepstab.data.flow import farneback
 from deepstab.data.manifest import MANIFEST_NAME, Manifest
-from deepstab.data.shards import ShardIndex, ShardReader
+from deepstab.data.shard_reader import ShardReader
+from deepstab.data.shards import ShardIndex
 from deepstab.video.frames import read_frames
 
 CLIPS = 12

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from deepstab.data.manifest import Split
-from deepstab.data.shards import FLOW_SCALE, Column, PairEntry, ShardIndex, ShardReader
+from deepstab.data.shard_reader import Column, ShardReader
+from deepstab.data.shards import FLOW_SCALE, PairEntry, ShardIndex
 from deepstab.errors import ShardError
 
 

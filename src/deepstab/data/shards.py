@@ -4,7 +4,7 @@ One record batch holds one frame of a pair: `unstable` and `stable` as (height, 
 RGB, `flow` of the unstable video (see `deepstab.data.flow`) as (height, width, 2) int16 fixed
 point, px times 64 (error at most 0.008 px, range +-512 px), and its true `motion` (see
 `deepstab.data.truth`) as (4,) float32, NaN where nobody knows it. A shard never mixes pairs:
-a new video changes none. Files are memory-mapped; uncompressed reads copy nothing.
+a new video changes none. They are read by `deepstab.data.shard_reader`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,12 @@ from deepstab.errors import ShardError, first_problem
 from deepstab.files import sha256_of, whole_or_absent
 from deepstab.image import Image
 
-Column = Image | NDArray[np.int16] | NDArray[np.float32]
 StoredFrame = tuple[Image, Image, NDArray[np.float32], NDArray[np.float32]]
 FLOW_SCALE = 64
 INDEX_NAME = "index.json"
 PARTIAL = ".partial"  # ends the name of a folder that is being written
 _LAYOUT: Literal[3] = 3
 _KEPT_AS = "NUMBER-SHA256.arrow"
-_COLUMNS = ("unstable", "stable", "flow", "motion")
 
 
 @dataclass(frozen=True, config=STORED)
@@ -233,7 +231,7 @@ def is_whole(pair: VideoPair, folder: Path) -> bool:
     paths = sorted(folder.glob("*.arrow"))
     if any(sha256_of(path) != _number_and_sha256(path)[1] for path in paths):
         return False
-    return sum(_open(path).num_record_batches for path in paths) == pair.num_frames
+    return sum(open_shard(path).num_record_batches for path in paths) == pair.num_frames
 
 
 def describe_pair(pair: VideoPair, folder: Path, *, prefix: str) -> PairEntry:
@@ -248,7 +246,7 @@ def describe_pair(pair: VideoPair, folder: Path, *, prefix: str) -> PairEntry:
     first_frame = 0
     for path in sorted(folder.glob("*.arrow")):
         number, sha256 = _number_and_sha256(path)
-        num_frames = _open(path).num_record_batches
+        num_frames = open_shard(path).num_record_batches
         shards.append(Shard(f"{prefix}{number}.arrow", sha256, first_frame, num_frames))
         first_frame += num_frames
     if first_frame != pair.num_frames:
@@ -271,78 +269,6 @@ def _number_and_sha256(path: Path) -> tuple[str, str]:
     return number, sha256
 
 
-class ShardReader:
-    """Reads frames of pairs; files are mapped when first needed and stay so."""
-
-    def __init__(self, index: ShardIndex) -> None:
-        self._index = index
-        self._files: dict[str, pa.ipc.RecordBatchFileReader] = {}
-
-    def room(self, num_frames: int) -> dict[str, Column]:
-        """New arrays for so many frames, of any content; see `read`."""
-        height, width = self._index.height, self._index.width
-        return {
-            "unstable": np.empty((num_frames, height, width, 3), np.uint8),
-            "stable": np.empty((num_frames, height, width, 3), np.uint8),
-            "flow": np.empty((num_frames, height, width, 2), np.int16),
-            "motion": np.empty((num_frames, 4), np.float32),
-        }
-
-    def read(
-        self,
-        pair: PairEntry,
-        first_frame: int,
-        num_frames: int,
-        *,
-        room: dict[str, Column] | None = None,
-    ) -> dict[str, Column]:
-        """Frames of one pair.
-
-        Args:
-            pair: entry of the index.
-            first_frame: number of the first frame.
-            num_frames: how many.
-            room: arrays of that many frames to read into and to return; new memory costs more
-                time than the reading.
-
-        Returns:
-            "unstable" and "stable" (num_frames, height, width, 3) uint8, "flow"
-            (num_frames, height, width, 2) int16, px times FLOW_SCALE, and "motion"
-            (num_frames, 4) float32.
-
-        Raises:
-            ShardError: a shard is missing or damaged.
-        """
-        if first_frame < 0 or first_frame + num_frames > pair.num_frames:
-            raise ValueError(
-                f"frames {first_frame}..{first_frame + num_frames - 1} of {pair.name}: "
-                f"it has {pair.num_frames}"
-            )
-        read = self.room(num_frames) if room is None else room
-        rows = [read[column].reshape(num_frames, -1) for column in _COLUMNS]
-        for shard in pair.shards:
-            start = max(first_frame, shard.first_frame)
-            stop = min(first_frame + num_frames, shard.first_frame + shard.num_frames)
-            for frame in range(start, stop):
-                stored = self._batch(shard, frame - shard.first_frame).columns
-                for into, column in zip(rows, stored, strict=True):
-                    values = np.frombuffer(column.buffers()[1], into.dtype, into.shape[1])
-                    into[frame - first_frame] = values
-        return read
-
-    def _batch(self, shard: Shard, number: int) -> pa.RecordBatch:
-        reader = self._files.get(shard.file)
-        if reader is None:
-            path = self._index.folder / shard.file
-            reader = self._files[shard.file] = _open(path)
-            if reader.num_record_batches != shard.num_frames:
-                raise ShardError(
-                    f"{path}: {reader.num_record_batches} frames, {shard.num_frames} in the index; "
-                    "run the flow stage again"
-                )
-        return reader.get_batch(number)
-
-
 def verify_shards(index: ShardIndex) -> None:
     """Check every shard against its hash in the index.
 
@@ -356,7 +282,12 @@ def verify_shards(index: ShardIndex) -> None:
                 raise ShardError(f"{path}: missing or damaged; run the flow stage again")
 
 
-def _open(path: Path) -> pa.ipc.RecordBatchFileReader:
+def open_shard(path: Path) -> pa.ipc.RecordBatchFileReader:
+    """Map a shard.
+
+    Raises:
+        ShardError: it is missing or damaged.
+    """
     try:
         return pa.ipc.open_file(pa.memory_map(str(path)))
     except (OSError, pa.ArrowInvalid) as error:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from deepstab.data.clips import read_clip
 from deepstab.data.manifest import VideoPair
-from deepstab.data.shards import ShardIndex, ShardReader
+from deepstab.data.shard_reader import ShardReader
+from deepstab.data.shards import ShardIndex
 from deepstab.evaluation.baselines import GAUSSIAN_SIGMA_FRAMES, gaussian_path_corrections
 from deepstab.evaluation.windows import estimate_thetas
 from deepstab.models import checkpoints

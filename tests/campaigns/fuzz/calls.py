@@ -49,7 +49,8 @@ def manifest(folder: Path) -> Answer:
 
 def shards(folder: Path) -> Answer:
     """Read every frame as a training does."""
-    from deepstab.data.shards import ShardIndex, ShardReader, verify_shards
+    from deepstab.data.shard_reader import ShardReader
+    from deepstab.data.shards import ShardIndex, verify_shards
 
     index = ShardIndex.load(folder / "shards")
     verify_shards(index)

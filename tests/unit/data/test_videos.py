@@ -12,7 +12,8 @@ from deepstab.data import videos
 from deepstab.data.clips import read_clip
 from deepstab.data.flow_cache import fill_cache
 from deepstab.data.manifest import Manifest
-from deepstab.data.shards import ShardIndex, ShardReader
+from deepstab.data.shard_reader import ShardReader
+from deepstab.data.shards import ShardIndex
 from deepstab.data.sources import MANIFEST_NAME, prepare_data
 from deepstab.data.truth import Truth
 from deepstab.errors import DataError
