@@ -28,9 +28,8 @@ from deepstab.stabilization.planning import (
     stabilized_motion,
 )
 from deepstab.stabilization.wobble import bend, held_back, quick_part, warp_bent
-from deepstab.video.ahead import ahead
 from deepstab.video.color import Planes
-from deepstab.video.frames import probe, read_frames
+from deepstab.video.frames import probe, read_frames_ahead
 from deepstab.video.rewrite import rewrite_planes
 
 AUTO_CROP_FRACTION = 0.2
@@ -202,7 +201,7 @@ def plan_file(
             f"weights of a {head} head cannot stabilize whole videos; use head: motion"
         )
     size = (params.flow.width, params.flow.height)
-    with closing(ahead(read_frames(source, size=size))) as small:
+    with closing(read_frames_ahead(source, size=size)) as small:
         moved = estimate_motion(
             with_flow(_counted(small, on_frame), params.flow),
             network.see_motion,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from deepstab.image import Image
+from deepstab.video.ahead import ahead, in_thread
 from deepstab.video.limits import UNLIMITED, Limits
 from deepstab.video.reader import VideoReader
+
+# Each is held as it was decoded until it is resized.
+_FRAMES_SHRUNK = 3
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,26 @@ def read_frames(
     with VideoReader(path, limits=limits) as reader:
         for frame in reader.decode():
             yield reader.to_rgb(frame, size)
+
+
+def read_frames_ahead(path: Path, *, size: tuple[int, int]) -> Generator[Image, None, None]:
+    """As `read_frames`, but decoded in one thread and resized in another, a few frames ahead.
+
+    Of a damaged video the last frames before the damage are not yielded.
+    """
+    with (
+        VideoReader(path) as reader,
+        closing(ahead(reader.decode(), name="deepstab-decode")) as decoded,
+        closing(
+            in_thread(
+                lambda frame: reader.to_rgb(frame, size),
+                decoded,
+                name="deepstab-shrink",
+                most_waiting=_FRAMES_SHRUNK,
+            )
+        ) as shrunk,
+    ):
+        yield from shrunk
 
 
 def count_frames(path: Path, *, limits: Limits = UNLIMITED) -> int:

@@ -1,9 +1,13 @@
 """What a file says about itself, and its frames."""
 
+import threading
+from contextlib import closing, nullcontext
+
 import numpy as np
 import pytest
 
-from deepstab.video.frames import count_frames, probe, read_frames
+from deepstab.errors import VideoError
+from deepstab.video.frames import count_frames, probe, read_frames, read_frames_ahead
 from deepstab.video.rewrite import rewrite_video
 from tests.unit.video.conftest import FAST, identity, make_video, picture
 
@@ -40,6 +44,24 @@ class TestReadFrames:
         before = frames[1].copy()
         frames[0][:] = 0
         assert np.array_equal(frames[1], before)
+
+    def test_ahead_they_are_the_same(self, tmp_path):
+        path = make_video(tmp_path / "a.mp4", num_frames=50)
+        with closing(read_frames_ahead(path, size=(24, 16))) as frames:
+            for frame, wanted in zip(frames, read_frames(path, size=(24, 16)), strict=True):
+                assert np.array_equal(frame, wanted)
+
+    @pytest.mark.parametrize("is_damaged", [False, True])
+    def test_ahead_no_thread_is_left_and_damage_is_told(self, tmp_path, is_damaged):
+        path = make_video(tmp_path / "a.mkv", num_frames=50)
+        if is_damaged:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        frames = read_frames_ahead(path, size=(24, 16))
+        with pytest.raises(VideoError, match="cut short") if is_damaged else nullcontext():
+            for _ in range(5):
+                next(frames)
+        frames.close()
+        assert not [one for one in threading.enumerate() if one.name.startswith("deepstab")]
 
     @pytest.mark.parametrize("name", ["наше видео.mp4", "with space.mp4", "a:b %03d.mp4"])
     def test_any_file_name(self, tmp_path, name):
