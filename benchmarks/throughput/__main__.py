@@ -44,9 +44,9 @@ def main() -> None:
         parser.error(f"--repeats {args.repeats}: give at least 1")
     if shutil.which("ffmpeg") is None:
         raise VideoError("ffmpeg is not installed, and is what this compares with; install it")
-    clips = [clip for clip in find_clips(args.clips) if probe(clip).height == 720][:_MOST_CLIPS]
+    clips = [clip for clip in find_clips(args.clips) if _size(clip) == (1280, 720)][:_MOST_CLIPS]
     if not clips:
-        raise VideoError(f"{args.clips}: no clip is 720 px high; name a folder with one")
+        raise VideoError(f"{args.clips}: no clip is 1280x720; name a folder with one")
     flow = load_params(Path("params.deepstab.yaml")).flow
     with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
         long = [repeated(clip, Path(folder), 720, _FLOW_SECONDS) for clip in clips]
@@ -60,6 +60,11 @@ def main() -> None:
     print(as_text(rows))
     if not vidstab_available():
         print("vid.stab is left out: there is no ffmpeg built with it on this machine")
+
+
+def _size(clip: Path) -> tuple[int, int]:
+    info = probe(clip)
+    return info.width, info.height
 
 
 if __name__ == "__main__":

@@ -227,9 +227,16 @@ def _plane(frame: av.VideoFrame, index: int) -> Image:
 
 def _resize(image: Image, size: tuple[int, int]) -> Image:
     """Resize to (width, height), by area when shrinking, so that nothing aliases."""
-    shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
+    (height, width), (new_width, new_height) = image.shape[:2], size
+    if width < new_width or height < new_height:
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    steps = [size]
+    if width % new_width == 0 and height % new_height:
+        # First to the width: OpenCV averages whole numbers of pixels several times as fast.
+        steps.insert(0, (new_width, height))
+    for step in steps:
+        image = np.asarray(cv2.resize(image, step, interpolation=cv2.INTER_AREA), np.uint8)
+    return image
 
 
 def _replicate(chroma: Image, height: int, width: int) -> Image:
