@@ -39,6 +39,7 @@ INDEX_NAME = "index.json"
 PARTIAL = ".partial"  # ends the name of a folder that is being written
 _LAYOUT: Literal[3] = 3
 _KEPT_AS = "NUMBER-SHA256.arrow"
+_MADE_BY = ("data/flow.py", "video/color.py", "video/reader.py")
 
 
 @dataclass(frozen=True, config=STORED)
@@ -135,11 +136,15 @@ _INDEX = TypeAdapter(ShardIndex)
 
 
 def content_key(pair: VideoPair, params: FlowParams) -> str:
-    """SHA-256 of all that decides the content of a pair's shards, and of how they are kept."""
+    """SHA-256 of all that decides the content of a pair's shards, and of how they are kept.
+
+    Of the code that is what makes pixels and flow; an edit of it computes all shards again.
+    """
     parts = [
         _LAYOUT,
         _KEPT_AS,
         cv2.__version__,
+        *(sha256_of(Path(__file__).parents[1] / path) for path in _MADE_BY),
         pair.unstable.sha256,
         pair.stable.sha256,
         pair.truth.sha256 if pair.truth else None,

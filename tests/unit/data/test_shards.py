@@ -98,7 +98,7 @@ def test_shards_are_identical_byte_for_byte(
 
 
 def test_one_more_video_computes_one_video(
-    tiny_raw: Path, tmp_path: Path, tiny_params: Params
+    tiny_raw: Path, tmp_path: Path, tiny_params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = Manifest.load(tiny_raw / MANIFEST_NAME)
     fewer = Manifest("flights", "flights", manifest.pairs[:-1], ())
@@ -107,6 +107,8 @@ def test_one_more_video_computes_one_video(
     assert fill(tiny_raw, tmp_path, tiny_params.flow, manifest) == 0
     other = tiny_params.flow.model_copy(update={"winsize": 11})
     assert fill(tiny_raw, tmp_path, other, manifest) == 6
+    monkeypatch.setattr(shards, "_MADE_BY", ("data/flow.py",))  # as if they were edited
+    assert fill(tiny_raw, tmp_path, tiny_params.flow, manifest) == 6
 
 
 def test_damage_is_found_and_named(tiny_raw: Path, tmp_path: Path, tiny_params: Params) -> None:
