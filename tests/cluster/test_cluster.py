@@ -1,6 +1,7 @@
 """Work by video on a real Dask cluster on loopback: the same bytes as in local processes.
 
-Without `CLUSTER` in the environment, a short version: `make cluster-test` runs all.
+Without `CLUSTER` in the environment, a short version: `make cluster-test` runs all, and `CLUSTER=same`
+all but what is timed, which other tests would disturb.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tests.cluster.dask_cluster import DaskCluster, dask_cluster
 from tests.services import free_port
 
 long = pytest.mark.skipif("CLUSTER" not in os.environ, reason="long: make cluster-test")
+timed = pytest.mark.skipif(os.environ.get("CLUSTER") != "1", reason="timed: make cluster-test")
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ def test_a_scheduler_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.M
         timer.join()
 
 
-@long
+@timed
 def test_two_workers_beside_one(
     tmp_path: Path, tiny_raw: Path, tiny_params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
