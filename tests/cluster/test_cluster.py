@@ -1,7 +1,7 @@
 """Work by video on a real Dask cluster on loopback: the same bytes as in local processes.
 
-Without `CLUSTER` in the environment, a short version: `make cluster-test` runs all, and `CLUSTER=same`
-all but what is timed, which other tests would disturb.
+Without `CLUSTER` in the environment, a short version: `make cluster-test` runs all, and
+`CLUSTER=same` all but what is timed, which other tests would disturb.
 """
 
 from __future__ import annotations
