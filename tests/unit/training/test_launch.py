@@ -16,6 +16,9 @@ from deepstab.data.shards import ShardIndex
 from deepstab.experiments.records import Records
 from tests.conftest import ROOT, with_values
 
+# Of mlflow about its own tables.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
 START = """
 from deepstab.errors import run_stage
 from deepstab.training.launch import start_all
