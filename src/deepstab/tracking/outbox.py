@@ -22,6 +22,8 @@ Point = tuple[str, float, int, int]  # name, value, time in ms since 1970, step
 Tag = tuple[str, str]
 
 _SENT = ".sent"  # what is removed is called that before
+# What locking raises if another process removes the folder under it, as one that was left.
+_TAKEN_AWAY = (FileNotFoundError, FileExistsError)
 _RECORDS_PER_REQUEST = 500  # MLflow takes 1000
 
 
@@ -54,9 +56,9 @@ class Outbox:
     def create(cls, parent: Path, *, run_id: str, uri: str) -> Self:
         """Make an empty outbox for a run of the store at a URI."""
         box = cls(parent / f"{run_id}-{uuid.uuid4().hex[:8]}", run_id=run_id, uri=uri)
+        parent.mkdir(parents=True, exist_ok=True)
         while not box._owner.is_locked:
-            box.folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # another process took it for one that was left
+            with suppress(*_TAKEN_AWAY):
                 box._owner.acquire()
         with whole_or_absent(_address(box.folder)) as partial:
             partial.write_text(json.dumps({"run_id": run_id, "uri": uri}), "utf-8")
@@ -79,7 +81,7 @@ class Outbox:
         box = cls(folder, run_id=running, uri=uri)
         try:
             box._owner.acquire(timeout=0)
-        except Timeout:
+        except (Timeout, *_TAKEN_AWAY):
             return None
         if not _address(folder).exists():  # its owner was killed making it, or just removed it
             box.release(remove=True)
@@ -166,7 +168,7 @@ class Outbox:
         """Let go of the outbox, and delete it if all was sent."""
         if remove:
             # Half removed it would be no outbox and stay for ever.
-            sent = self.folder.with_suffix(_SENT)
+            sent = self.folder.with_name(f"{self.folder.name}-{uuid.uuid4().hex[:8]}{_SENT}")
             with suppress(FileNotFoundError):
                 self.folder.replace(sent)
             shutil.rmtree(sent, ignore_errors=True)

@@ -224,7 +224,7 @@ def test_one_whose_making_was_killed_is_removed_by_the_next(
 
     with monkeypatch.context() as patch:
         if step == "lock":
-            patch.setattr("filelock.FileLock.acquire", killed)
+            patch.setattr("fcntl.flock", killed)
         else:
             patch.setattr("pathlib.Path.write_text", half_written)
             patch.setattr("pathlib.Path.unlink", killed)  # nor is anything removed
@@ -235,7 +235,7 @@ def test_one_whose_making_was_killed_is_removed_by_the_next(
     assert not list(tmp_path.iterdir())
 
 
-def test_one_that_is_being_made_is_made_though_another_tidies_up(tmp_path: Path) -> None:
+def test_one_that_is_being_made_is_made_though_others_tidy_up(tmp_path: Path) -> None:
     done = threading.Event()
 
     def tidy_up() -> None:
@@ -244,13 +244,14 @@ def test_one_that_is_being_made_is_made_though_another_tidies_up(tmp_path: Path)
                 adopted = Outbox.adopt(folder, uri=URI, running="another")
                 assert adopted is None, "all have an owner"
 
-    with ThreadPoolExecutor(1) as pool:
-        tidying = pool.submit(tidy_up)
+    with ThreadPoolExecutor(3) as pool:
+        tidying = [pool.submit(tidy_up) for _ in range(3)]
         try:
             boxes = [Outbox.create(tmp_path, run_id=str(n), uri=URI) for n in range(1000)]
         finally:
             done.set()
-        tidying.result()
+        for one in tidying:
+            one.result()
     assert {box.folder for box in boxes} == set(tmp_path.iterdir())
     for box in boxes:
         assert (box.folder / "address.json").is_file()
