@@ -3,13 +3,14 @@
     python -m benchmarks.throughput --clips FOLDER [--repeats 3]
 
 Prints one table. The longest clip of 1280x720 is repeated and scaled to the other sizes; for the
-flow stage, some are repeated to the length of DeepStab's. Needs ffmpeg, and a machine that does
+flow stage, all are repeated to the length of DeepStab's. Needs ffmpeg, and a machine that does
 nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shutil
 import sys
@@ -31,7 +32,9 @@ from deepstab.config import load_params
 from deepstab.errors import DeepStabError, VideoError
 from deepstab.video.frames import probe
 
-_FLOW_SECONDS = 60.0
+# Videos of the flow stage: so many for each core that none waits long for the last, of this many
+# seconds and more, as two of the same content would be computed once.
+_FLOW_VIDEOS_PER_CORE, _FLOW_SECONDS = 4, 15
 
 
 def main() -> None:
@@ -50,14 +53,17 @@ def main() -> None:
         raise VideoError(f"{args.clips}: no clip is 1280x720; name a folder with one")
     flow = load_params(Path("params.deepstab.yaml")).flow
     with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
-        # As many as there are cores: one more would leave all but one idle at the end.
-        some = clips[: len(os.sched_getaffinity(0))]
-        long = [repeated(clip, Path(folder), 720, _FLOW_SECONDS) for clip in some]
+        wanted = itertools.product(itertools.count(_FLOW_SECONDS), clips)
+        num_videos = _FLOW_VIDEOS_PER_CORE * len(os.sched_getaffinity(0))
+        videos = [
+            repeated(clip, Path(folder), 720, seconds)
+            for seconds, clip in itertools.islice(wanted, num_videos)
+        ]
         longest = max(clips, key=lambda clip: probe(clip).num_frames or 0)
         rows = [
             *measure_start(),
             *measure_planning(),
-            *measure_stages(long, Path(folder), flow),
+            *measure_stages(videos, Path(folder), flow, args.repeats),
             *measure_videos(longest, Path(folder), args.repeats),
         ]
     print(as_text(rows))
