@@ -53,7 +53,7 @@ def main() -> None:
         raise VideoError(f"{args.clips}: no clip is 1280x720; name a folder with one")
     flow = load_params(Path("params.deepstab.yaml")).flow
     with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
-        wanted = itertools.product(itertools.count(_FLOW_SECONDS), clips)
+        wanted = ((length, clip) for length in itertools.count(_FLOW_SECONDS) for clip in clips)
         num_videos = _FLOW_VIDEOS_PER_CORE * len(os.sched_getaffinity(0))
         videos = [
             repeated(clip, Path(folder), 720, seconds)
