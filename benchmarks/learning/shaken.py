@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from benchmarks.clips import find_clips
 from benchmarks.learning.contest import (
     UNTRAINED,
     Contest,
@@ -28,7 +29,6 @@ from benchmarks.learning.contest import (
     over_seeds,
     see_motion,
 )
-from benchmarks.quality.measure import find_clips
 from numpy.typing import NDArray
 
 from deepstab.config import FaultParams, VideosParams

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from benchmarks.clips import find_clips
 from benchmarks.learning.contest import (
     INPUT,
     UNTRAINED,
@@ -28,7 +29,6 @@ from benchmarks.learning.contest import (
     row,
     see_motion,
 )
-from benchmarks.quality.measure import find_clips
 
 from deepstab.data.flow import with_flow
 from deepstab.errors import DataError

@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from benchmarks.clips import find_clips
 from benchmarks.quality import measure as quality
 from benchmarks.quality import tables as scoreboard
 from benchmarks.quality.measure import Method, Settings
@@ -69,7 +70,7 @@ def main() -> None:
         encoding=Encoding(crf=args.crf, preset=args.preset),
         max_frames=args.frames,
     )
-    num_clips = len(quality.find_clips(args.clips))
+    num_clips = len(find_clips(args.clips))
     with progress(num_clips, label="quality", unit="clips") as bar:
         rows = quality.measure_folder(
             args.clips,

@@ -20,6 +20,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
+from benchmarks.clips import find_clips
 from benchmarks.quality.rows import GROUPS, INPUT, Row, with_measures, with_score, with_tracks
 from benchmarks.quality.vidstab import vidstab
 from benchmarks.quality.zoomed import smallest_zoom, warp_frames
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from deepstab.data.clips import flow_to_tensor, rgb_to_tensor
 from deepstab.data.flow import farneback
-from deepstab.errors import DataError, DeepStabError, VideoError
+from deepstab.errors import DeepStabError, VideoError
 from deepstab.evaluation.baselines import GAUSSIAN_SIGMA_FRAMES, gaussian_path_corrections
 from deepstab.evaluation.windows import estimate_thetas
 from deepstab.metrics.stability import measure_video, score_videos
@@ -40,7 +41,6 @@ from deepstab.video.frames import count_frames, probe, read_frames
 from deepstab.video.rewrite import rewrite_video
 from deepstab.video.writer import write_video
 
-_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
 # The common recipe: borders hidden as far as a zoom that is still watched hides them.
 _MAX_ZOOM = 1.3
 
@@ -76,23 +76,6 @@ class Settings:
     smoothing: Smoothing
     encoding: Encoding
     max_frames: int | None
-
-
-def find_clips(folder: Path) -> list[Path]:
-    """List the videos in a folder and the folders in it, in order of their names.
-
-    Raises:
-        DataError: there is no such folder, or no video in it.
-    """
-    if not folder.is_dir():
-        raise DataError(f"folder of clips {folder} does not exist; check the path")
-    clips = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    if not clips:
-        raise DataError(
-            f"folder of clips {folder} holds no video ({', '.join(sorted(_SUFFIXES))}); "
-            "name another one"
-        )
-    return clips
 
 
 def group_of(clip: Path) -> str:

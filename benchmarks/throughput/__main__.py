@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.quality.measure import find_clips
+from benchmarks.clips import find_clips
 from benchmarks.quality.vidstab import vidstab_available
 from benchmarks.throughput.rows import as_text
 from benchmarks.throughput.stages import measure_stages

@@ -10,12 +10,12 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from benchmarks.clips import find_clips
 from benchmarks.quality import measure as quality
 from benchmarks.quality import tables as scoreboard
 from benchmarks.quality.measure import (
     Method,
     Settings,
-    find_clips,
     group_of,
     measure_folder,
 )
