@@ -170,7 +170,9 @@ class DataParams(Section):
     kaggle_dataset: str = Field(
         pattern=r"^[\w.-]+/[\w.-]+$", description="Kaggle data set, owner/name"
     )
-    kaggle_version: int = Field(ge=1, description="pinned version of the Kaggle data set")
+    kaggle_version: int = Field(
+        ge=1, le=1_000_000, description="pinned version of the Kaggle data set"
+    )
     on_bad_pair: Literal["error", "skip"] = Field(
         description="a video without partner, undecodable or of another size than its partner: "
         "stop, or leave the pair out, named in the manifest"
@@ -261,7 +263,7 @@ class LossParams(Section):
     vgg_weights: str = Field(
         min_length=1, description="torchvision (fetched once), none, or the path of a .pth file"
     )
-    vgg_frames: int = Field(ge=1, description="frames per clip given to VGG19")
+    vgg_frames: int = Field(ge=1, le=256, description="frames per clip given to VGG19")
 
     @model_validator(mode="after")
     def _vgg_weights_given(self) -> Self:
