@@ -32,8 +32,8 @@ from deepstab.config import load_params
 from deepstab.errors import DeepStabError, VideoError
 from deepstab.video.frames import probe
 
-# Videos of the flow stage: so many for each core that none waits long for the last, of this many
-# seconds and more, as two of the same content would be computed once.
+# For the flow stage: so many videos that no core waits long for the last. Each round of the clips is
+# a second longer than the one before, because videos of the same content are computed once.
 _FLOW_VIDEOS_PER_CORE, _FLOW_SECONDS = 4, 15
 
 

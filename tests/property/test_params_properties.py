@@ -78,6 +78,16 @@ YAML = st.lists(
 ).map("".join)
 
 
+def default_with(key: str, value: object) -> dict[str, Any]:
+    tree: dict[str, Any] = yaml.safe_load(yaml.safe_dump(DEFAULT))
+    *sections, name = key.split(".")
+    section = tree
+    for part in sections:
+        section = section[part]
+    section[name] = value
+    return tree
+
+
 def accepted_or_one_line(tree: object) -> Params | None:
     try:
         params = parse_params(tree, origin="params.yaml")
@@ -101,18 +111,12 @@ def test_any_tree(tree: object) -> None:
 @given(key=st.sampled_from(KEYS), value=TREES)
 @example(key="data.split.test", value=["\ud800"])
 def test_any_value_of_any_parameter(key: str, value: object) -> None:
-    tree = yaml.safe_load(yaml.safe_dump(DEFAULT))
-    *sections, name = key.split(".")
-    section = tree
-    for part in sections:
-        section = section[part]
-    section[name] = value
-    accepted_or_one_line(tree)
+    accepted_or_one_line(default_with(key, value))
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_number_too_large_to_be_written(key: str) -> None:
-    test_any_value_of_any_parameter.hypothesis.inner_test(key, 2**16384)
+    accepted_or_one_line(default_with(key, 2**16384))
 
 
 @settings(max_examples=60)

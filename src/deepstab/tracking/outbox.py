@@ -56,7 +56,7 @@ class Outbox:
     def create(cls, parent: Path, *, run_id: str, uri: str) -> Self:
         """Make an empty outbox for a run of the store at a URI."""
         box = cls(parent / f"{run_id}-{uuid.uuid4().hex[:8]}", run_id=run_id, uri=uri)
-        parent.mkdir(parents=True, exist_ok=True)
+        parent.mkdir(parents=True, exist_ok=True)  # where it cannot be, this fails for good
         while not box._owner.is_locked:
             with suppress(*_TAKEN_AWAY):
                 box._owner.acquire()

@@ -256,3 +256,10 @@ def test_one_that_is_being_made_is_made_though_others_tidy_up(tmp_path: Path) ->
     for box in boxes:
         assert (box.folder / "address.json").is_file()
         box.release(remove=True)
+
+
+def test_one_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    parent = tmp_path / "outbox"
+    parent.symlink_to(tmp_path / "unplugged")
+    with pytest.raises(FileExistsError):
+        Outbox.create(parent, run_id="run", uri=URI)
