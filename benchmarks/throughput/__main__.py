@@ -32,7 +32,7 @@ from deepstab.config import load_params
 from deepstab.errors import DeepStabError, VideoError
 from deepstab.video.frames import probe
 
-# For the flow stage: so many videos that no core waits long for the last. Each round of the clips is
+# Of the flow stage: so many videos that no core waits long for the last. Each round of clips is
 # a second longer than the one before, because videos of the same content are computed once.
 _FLOW_VIDEOS_PER_CORE, _FLOW_SECONDS = 4, 15
 
