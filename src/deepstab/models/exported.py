@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,9 @@ from deepstab.config import parse_network_params
 from deepstab.image import Image
 from deepstab.models.network import FRAMES_AT_ONCE, Floats32, MotionNetwork, SeeMotion
 from deepstab.models.shipping import GRAPH, WEIGHTS, read_shipped, verify
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel
 
 # Half precision, where a processor has it, is not equal to torch. Other threads decode meanwhile.
 _SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
@@ -42,14 +47,11 @@ def run_graph(path: Path) -> SeeMotion:
 
     Compiled for `FRAMES_AT_ONCE` it takes two thirds of the time it takes for any number of frames.
     """
-    # OpenVINO tells its maker of every import, but where this module of its is not there.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    core = openvino.Core()
 
     @cache
-    def compiled(shapes: tuple[tuple[int, ...], ...] | None) -> openvino.CompiledModel:
+    def compiled(shapes: tuple[tuple[int, ...], ...] | None) -> CompiledModel:
+        # Not before the first frames: others are decoded meanwhile.
+        core = _openvino().Core()
         graph = core.read_model(path)
         if shapes is not None:
             graph.reshape(dict(enumerate(shapes)))
@@ -62,3 +64,9 @@ def run_graph(path: Path) -> SeeMotion:
         return found[0], found[1]
 
     return see_motion
+
+
+def _openvino() -> ModuleType:
+    # It tells its maker of every import, but where this module of its is not there.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return import_module("openvino")

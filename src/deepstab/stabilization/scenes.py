@@ -35,12 +35,11 @@ def unexplained(previous: Image, frame: Image, flow: NDArray[np.float32]) -> tup
         np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32)
         for image in (previous, frame)
     )
-    ys, xs = np.mgrid[0 : gray.shape[0], 0 : gray.shape[1]].astype(np.float32)
     carried = cv2.remap(
         before,
-        xs + flow[..., 0],
-        ys + flow[..., 1],
-        cv2.INTER_LINEAR,
+        flow,
+        None,  # type: ignore[call-overload]  # the flow holds both coordinates
+        cv2.INTER_LINEAR | cv2.WARP_RELATIVE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
     return _mean_deviation(gray - carried), _mean_deviation(gray)

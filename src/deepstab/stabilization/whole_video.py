@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +125,9 @@ def stabilize_video(
     thetas = planned.thetas()
 
     def render(frames: Iterator[Planes]) -> Iterator[Planes]:
-        for (luma, blue, red), theta in zip(frames, thetas, strict=True):
-            yield warp_frame(luma, theta), warp_frame(blue, theta), warp_frame(red, theta)
+        for (luma, *chroma), theta in zip(frames, thetas, strict=True):
+            blue, red = warp_images(chroma, theta)
+            yield warp_frame(luma, theta), blue, red
             on_frame("render")
 
     rewrite_planes(
@@ -263,17 +264,27 @@ def warp_frame(frame: Image, theta: NDArray[np.float64]) -> Image:
         theta: (2, 3), see `deepstab.geometry`, or bent, (2, 6), see
             `deepstab.stabilization.wobble`.
     """
+    (warped,) = warp_images([frame], theta)
+    return warped
+
+
+def warp_images(images: Sequence[Image], theta: NDArray[np.float64]) -> list[Image]:
+    """Warp images of one size by one theta, as `warp_frame` does each."""
     if theta.shape[-1] > 3 and theta[:, 3:].any():
-        return warp_bent(frame, theta)
-    height, width = frame.shape[:2]
-    warped = cv2.warpAffine(
-        frame,
-        theta_to_pixels(theta[:, :3], width=width, height=height),
-        (width, height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return np.asarray(warped, np.uint8)
+        return warp_bent(images, theta)
+    height, width = images[0].shape[:2]
+    matrix = theta_to_pixels(theta[:, :3], width=width, height=height)
+    warped = [
+        cv2.warpAffine(
+            image,
+            matrix,
+            (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        for image in images
+    ]
+    return [np.asarray(image, np.uint8) for image in warped]
 
 
 def _counted(frames: Iterator[Image], on_frame: Callable[[], None]) -> Iterator[Image]:

@@ -6,6 +6,7 @@ x, y and 1 are followed by those for x^2, xy and y^2, all normalized.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import cv2
@@ -25,7 +26,7 @@ _BORDER_POINTS = 9
 # A frame is stretched by so much at most, which nobody sees; where the flow is wrong, it would be
 # by more.
 _MOST_STRETCH = 0.01
-_PIXELS_AT_ONCE = 2**14
+_PIXELS_AT_ONCE = 2**16
 
 
 def quick_part(wobble: Floats, *, sigma: float, cuts: list[int]) -> Floats:
@@ -127,22 +128,31 @@ def border_points(aspect: float) -> Complexes:
     return points
 
 
-def warp_bent(frame: Image, bent: Floats) -> Image:
-    """Warp one frame by a bent theta; outside, its edge is repeated.
+def warp_bent(images: Sequence[Image], bent: Floats) -> list[Image]:
+    """Warp images of one size by one bent theta; outside, their edge is repeated.
 
     Args:
-        frame: (height, width, 3) uint8 RGB, or one plane of it, (height, width).
+        images: each (height, width, 3) uint8 RGB, or one plane of it, (height, width).
         bent: (2, 6).
     """
-    height, width = frame.shape[:2]
+    height, width = images[0].shape[:2]
     by_row, powers = pixel_map(bent, width=width, height=height)
-    warped = np.empty_like(frame)
+    warped = [np.empty_like(image) for image in images]
     # A map of the whole frame would go through memory several times, a strip's stays in the cache.
-    num_rows = max(_PIXELS_AT_ONCE // width, 1)
+    num_rows = min(max(_PIXELS_AT_ONCE // width, 1), height)
+    strip = np.empty((2, num_rows, width), np.float32)
     for top in range(0, height, num_rows):
-        rows = slice(top, top + num_rows)
-        x, y = by_row[:, rows] @ powers
-        cv2.remap(frame, x, y, cv2.INTER_LINEAR, dst=warped[rows], borderMode=cv2.BORDER_REPLICATE)
+        rows = slice(top, min(top + num_rows, height))
+        x, y = np.matmul(by_row[:, rows], powers, out=strip[:, : rows.stop - top])
+        for image, target in zip(images, warped, strict=True):
+            cv2.remap(
+                image,
+                x,
+                y,
+                cv2.INTER_LINEAR,
+                dst=target[rows],
+                borderMode=cv2.BORDER_REPLICATE,
+            )
     return warped
 
 

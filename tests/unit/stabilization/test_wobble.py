@@ -76,8 +76,8 @@ def test_remap_by_it_is_the_affine_warp_where_nothing_bends() -> None:
     bent = np.zeros((2, 6))
     bent[:, :3] = [[1, 0, 14 / 40], [0, 1, 4 / 30]]
     image = RNG.integers(0, 256, (30, 40)).astype(np.uint8)
-    moved = warp_bent(image, bent)
-    np.testing.assert_array_equal(moved[:-2, :-7], image[2:, 7:])
+    for moved in warp_bent([image, image], bent):
+        np.testing.assert_array_equal(moved[:-2, :-7], image[2:, 7:])
 
 
 def test_strips_of_a_warp_fit_together() -> None:
@@ -85,7 +85,8 @@ def test_strips_of_a_warp_fit_together() -> None:
     bent = bend(THETAS[:1], WOBBLE[:1], 900 / 120)[0]
     by_row, powers = pixel_map(bent, width=900, height=120)
     whole = cv2.remap(frame, *(by_row @ powers), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    np.testing.assert_array_equal(warp_bent(frame, bent), whole)
+    (warped,) = warp_bent([frame], bent)
+    np.testing.assert_array_equal(warped, whole)
 
 
 def test_displacement_is_the_field_at_the_points() -> None:
