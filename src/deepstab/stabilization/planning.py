@@ -174,19 +174,25 @@ def excess(path: Floats, axes: Floats, lower: Floats, upper: Floats, *, period: 
     """
     num_frames = len(path)
     unit = (upper - lower).mean() / 2  # The solver's tolerances are for numbers around 1.
-    second_difference = sparse.diags_array(
-        [1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(num_frames - 2, num_frames)
-    )
-    bending = sparse.kron(second_difference.T @ second_difference, sparse.eye_array(2))
-    staying = (2 * np.pi / period) ** 4 * sparse.eye_array(2 * num_frames)
-    inside = sparse.bsr_array((axes, np.arange(num_frames), np.arange(num_frames + 1)))
+    # Second differences, squared and summed: the matrix's diagonals, and what it makes of the path.
+    ones = np.ones(num_frames - 2)
+    diagonals = [np.convolve(ones, weights) for weights in ([1, 4, 1], [-2, -2], [1])]
+    diagonals[0] += (2 * np.pi / period) ** 4
+    pulled = np.diff(np.pad(np.diff(path, n=2, axis=0), ((2, 2), (0, 0))), n=2, axis=0)
+    rows, columns = 2 * num_frames, np.arange(num_frames)
+    inside = (np.concatenate([axes, -axes]), np.tile(columns, 2), np.arange(rows + 1))
     settings = clarabel.DefaultSettings()
     settings.verbose = False
     bounds = _INSIDE / unit * np.concatenate([upper.ravel(), -lower.ravel()])
     found = clarabel.DefaultSolver(
-        sparse.triu(bending + staying, format="csc"),
-        -(bending @ (path.ravel() / unit)),
-        sparse.vstack([inside, -inside], format="csc"),
+        sparse.diags_array(
+            [np.repeat(diagonal, 2) for diagonal in diagonals],
+            offsets=[0, 2, 4],
+            shape=(rows, rows),
+            format="csc",
+        ),
+        -pulled.ravel() / unit,
+        sparse.bsr_array(inside, shape=(2 * rows, rows)).tocsc(),
         bounds,
         [clarabel.NonnegativeConeT(len(bounds))],
         settings,
