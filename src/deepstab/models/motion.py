@@ -5,7 +5,6 @@ Convention: motions as in `deepstab.trajectory`, lengths in isotropic units.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +18,7 @@ from deepstab.models.cells import NUM_FEATURES, Cells
 # Residuals beyond this many isotropic units count a quarter in the last reweighting.
 _INLIER_SCALE = 0.01
 # Share of its evidence that the farthest outlier keeps.
-_LOG_LEAST_SHARE = math.log(1e-4)
+_LEAST_SHARE = 1e-4
 # The network may change a weight by e to this power either way, and no more.
 _LARGEST_CHANGE = 6.0
 # The network looks at squares of so many cells on a side.
@@ -126,49 +125,76 @@ def estimate_motion(
     Source: S. Umeyama, Least-squares estimation of transformation parameters, PAMI 1991, in two
         dimensions; reweighting after P. Holland and R. Welsch, 1977.
     """
-    points, targets = cells.points, cells.points + cells.displacement
-    evidence = cells.evidence.log()
-    motion = solve_similarity(points, targets, cells.evidence)
-    motions, log_weights = list[Tensor](), list[Tensor]()
+    fit = SimilarityFit(cells)
+    linear = fit.solve(cells.evidence / cells.evidence.sum(dim=-1, keepdim=True))
+    solutions, log_weights = list[Tensor](), list[Tensor]()
     for step in range(steps):
         scale = _INLIER_SCALE * 2.0 ** (steps - 1 - step)
-        residual = targets - apply_similarity(motion, points)
-        hand_made = -2 * (residual / scale).square().sum(dim=-1).log1p()
-        current = evidence + torch.logaddexp(hand_made, hand_made.new_tensor(_LOG_LEAST_SHARE))
+        residual = fit.residual(linear)
+        squared = (residual / scale).square().sum(dim=-1)
+        current = (cells.evidence * ((1 + squared) ** -2 + _LEAST_SHARE)).log()
         if reweighter is not None and step >= steps - learned_steps:
             current = current + reweighter(cells, residual, scale, step / steps)
-        motion = solve_similarity(points, targets, current.softmax(dim=-1))
-        motions.append(motion)
+        linear = fit.solve(current.softmax(dim=-1))
+        solutions.append(linear)
         log_weights.append(current)
     return MotionEstimate(
-        torch.stack(motions[-learned_steps:], 1), torch.stack(log_weights[-learned_steps:], 1)
+        to_motion(torch.stack(solutions[-learned_steps:], 1)),
+        torch.stack(log_weights[-learned_steps:], 1),
     )
 
 
-def solve_similarity(
-    points: Float[Tensor, "batch 1 cells 2"],
-    targets: Float[Tensor, "batch time cells 2"],
-    weights: Float[Tensor, "batch time cells"],
-) -> Float[Tensor, "batch time 4"]:
-    """The similarity about the frame's center from points to targets, by weighted least squares.
+class SimilarityFit:
+    """Weighted least squares on the cells of clips, for one set of weights after the other.
 
-    The weights are positive.
+    A similarity is linear here: (u, v, x, y) moves a point p, as a complex number, by
+    (u + iv) p + x + iy. All that does not depend on the weights is summed up once.
     """
-    share = (weights / weights.sum(dim=-1, keepdim=True)).unsqueeze(-1)
-    center, target_center = (share * points).sum(dim=2), (share * targets).sum(dim=2)
-    p, q = points - center.unsqueeze(2), targets - target_center.unsqueeze(2)
-    spread = (share * p.square()).sum(dim=(2, 3))
-    dot = (share * p * q).sum(dim=(2, 3)) / spread
-    cross = (share[..., 0] * (p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0])).sum(dim=2) / spread
-    turned = torch.stack(
-        [
-            dot * center[..., 0] - cross * center[..., 1],
-            cross * center[..., 0] + dot * center[..., 1],
-        ],
-        dim=-1,
-    )
-    angle, log_scale = torch.atan2(cross, dot), 0.5 * (dot.square() + cross.square()).log()
-    return torch.cat([target_center - turned, torch.stack([angle, log_scale], dim=-1)], dim=-1)
+
+    def __init__(self, cells: Cells) -> None:
+        """Prepare.
+
+        Args:
+            cells: of a batch of clips.
+        """
+        self._displacement = cells.displacement
+        x, y = cells.points[:, 0].unbind(dim=-1)
+        squares = x.square() + y.square()
+        self._of_points = torch.stack([x, -y, y, x, squares], dim=-1)
+        x, y, (dx, dy) = x.unsqueeze(1), y.unsqueeze(1), cells.displacement.unbind(dim=-1)
+        self._of_both = torch.stack([dx, dy, x * dx + y * dy, x * dy - y * dx], dim=-1)
+        zero, one = torch.zeros_like(x), torch.ones_like(x)
+        fields = [(x, y), (-y, x), (one, zero), (zero, one)]
+        self._fields = torch.cat([torch.stack(field, -1).flatten(2) for field in fields], dim=1)
+
+    def solve(self, weights: Float[Tensor, "batch time cells"]) -> Float[Tensor, "batch time 4"]:
+        """The similarity that explains the displacement best.
+
+        Args:
+            weights: positive, their sum over the cells is 1.
+        """
+        means = weights @ self._of_points
+        # Rows are complex numbers: times this, they are multiplied by the conjugate of the points'
+        # center, times its transpose by the center.
+        conjugate = means[..., :4].unflatten(-1, (2, 2))
+        spread = means[..., 4:] - conjugate[..., 0, :].square().sum(dim=-1, keepdim=True)
+        shift, product = (weights.unsqueeze(-2) @ self._of_both).split(2, dim=-1)
+        turn_less_one = (product - shift @ conjugate) / spread.unsqueeze(-1)
+        at_origin = shift - turn_less_one @ conjugate.transpose(-1, -2)
+        return torch.cat([turn_less_one, at_origin], dim=-1).squeeze(-2)
+
+    def residual(
+        self, linear: Float[Tensor, "batch time 4"]
+    ) -> Float[Tensor, "batch time cells 2"]:
+        """What a similarity leaves of the displacement."""
+        return self._displacement - (linear @ self._fields).unflatten(-1, (-1, 2))
+
+
+def to_motion(linear: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
+    """The motion of a similarity in the linear form of `SimilarityFit`."""
+    u, v = linear[..., 0:1], linear[..., 1:2]
+    log_scale = torch.log1p(2 * u + u.square() + v.square()) / 2
+    return torch.cat([linear[..., 2:], torch.atan2(v, 1 + u), log_scale], dim=-1)
 
 
 def apply_similarity(

@@ -34,18 +34,19 @@ def fit_wobble(
 ) -> Float[Tensor, "batch time 6 2"]:
     """The field that explains best what a motion leaves, robustly; zero without evidence."""
     residual = cells.points + cells.displacement - apply_similarity(motion, cells.points)
-    terms = field_terms(cells.points)[:, 0]
-    products = (terms.unsqueeze(-1) * terms.unsqueeze(-2)).flatten(-2)
+    terms = field_terms(cells.points)
+    products = (terms.unsqueeze(-1) * terms.unsqueeze(-2)).flatten(-2)[:, 0]
+    sides = (terms.unsqueeze(-1) * residual.unsqueeze(-2)).flatten(-2)
     ridge = torch.eye(NUM_TERMS, dtype=terms.dtype, device=terms.device) * _RIDGE
     ridge[0, 0] = 0
-    field = residual.new_zeros(*residual.shape[:2], NUM_TERMS, 2)
+    ridge = ridge * cells.evidence.sum(dim=-1)[..., None, None]
+    field, left = residual.new_zeros(*residual.shape[:2], NUM_TERMS, 2), residual
     for scale in _SCALES:
-        left = residual - torch.einsum("bck,btkd->btcd", terms, field)
         weights = cells.evidence / (1 + (left / scale).square().sum(dim=-1)).square()
-        normal = torch.einsum("btc,bck->btk", weights, products).unflatten(-1, (NUM_TERMS, -1))
-        normal = normal + ridge * cells.evidence.sum(dim=-1)[..., None, None]
-        sides = torch.einsum("btc,bck,btcd->btkd", weights, terms, residual)
-        field = solve_positive(normal, sides)
+        normal = (weights @ products).unflatten(-1, (NUM_TERMS, -1)) + ridge
+        side = (weights.unsqueeze(-2) @ sides).unflatten(-1, (NUM_TERMS, -1)).squeeze(-3)
+        field = solve_positive(normal, side)
+        left = residual - terms @ field
     return field
 
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepstab.models.cells import Cells
+from deepstab.models.cells import NUM_FEATURES, Cells
 from deepstab.models.motion import (
     Reweighter,
+    SimilarityFit,
     apply_similarity,
     estimate_motion,
-    solve_similarity,
+    to_motion,
 )
 from tests.unit.models.scenes import cells_of, similarity_matrix
 
@@ -47,28 +48,44 @@ def test_a_motion_turns_scales_then_shifts() -> None:
 def test_least_squares_solves_what_apply_did_whatever_the_weights() -> None:
     motion = 0.3 * torch.randn(2, 5, 4, dtype=torch.float64)
     cells = cells_of(motion)
-    targets = cells.points + cells.displacement
     weights = torch.rand(2, 5, 256, dtype=torch.float64) + 0.01
-    found = solve_similarity(cells.points, targets, weights)
-    torch.testing.assert_close(found, motion)
-    torch.testing.assert_close(solve_similarity(cells.points, targets, 7 * weights), motion)
+    fit = SimilarityFit(cells)
+    linear = fit.solve(weights / weights.sum(dim=-1, keepdim=True))
+    torch.testing.assert_close(to_motion(linear), motion)
+    residual = fit.residual(linear)
+    torch.testing.assert_close(residual, torch.zeros_like(residual), atol=1e-12, rtol=0)
+
+
+def test_what_a_similarity_leaves_is_what_apply_does_not_do() -> None:
+    cells = cells_of(MOTION.double(), noise=0.1)
+    fit = SimilarityFit(cells)
+    linear = fit.solve(torch.full((1, 3, 256), 1 / 256, dtype=torch.float64))
+    moved = apply_similarity(to_motion(linear), cells.points)
+    left = cells.points + cells.displacement - moved
+    assert left.abs().max() > 0.1
+    torch.testing.assert_close(fit.residual(linear), left)
 
 
 def test_least_squares_weighs() -> None:
     # Two crowds at the same places, one shifted by 1 in x with three times the other's weight.
     square = torch.tensor([[-1.0, -1], [1, -1], [-1, 1], [1, 1]])
-    points = torch.cat([square, square])[None, None]
-    targets = torch.cat([square, square + torch.tensor([1.0, 0])])[None, None]
-    weights = torch.tensor([[[1.0] * 4 + [3.0] * 4]])
-    found = solve_similarity(points, targets, weights)
+    cells = Cells(
+        points=torch.cat([square, square])[None, None],
+        displacement=torch.tensor([[0.0, 0]] * 4 + [[1.0, 0]] * 4)[None, None],
+        evidence=torch.ones(1, 1, 8),
+        features=torch.zeros(1, NUM_FEATURES, 1, 2, 4),
+    )
+    weights = torch.tensor([[[1.0] * 4 + [3.0] * 4]]) / 16
+    found = to_motion(SimilarityFit(cells).solve(weights))
     torch.testing.assert_close(found, torch.tensor([[[0.75, 0, 0, 0]]]))
 
 
 def test_gradients_of_the_least_squares_match_finite_differences() -> None:
     cells = cells_of(MOTION.double(), side=2, noise=0.1)
-    targets = cells.points + cells.displacement
-    weights = (torch.rand(1, 3, 4).double() + 0.5).requires_grad_()
-    assert torch.autograd.gradcheck(lambda w: solve_similarity(cells.points, targets, w), weights)
+    weights = torch.rand(1, 3, 4).double().requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda w: to_motion(SimilarityFit(cells).solve(w.softmax(dim=-1))), weights
+    )
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.4])
