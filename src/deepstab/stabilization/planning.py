@@ -14,7 +14,6 @@ from itertools import pairwise
 import clarabel
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from deepstab.image import REFERENCE_WIDTH_PX
 from deepstab.stabilization.wobble import border_points, displacement
@@ -179,26 +178,54 @@ def excess(path: Floats, axes: Floats, lower: Floats, upper: Floats, *, period: 
     diagonals = [np.convolve(ones, weights) for weights in ([1, 4, 1], [-2, -2], [1])]
     diagonals[0] += (2 * np.pi / period) ** 4
     pulled = np.diff(np.pad(np.diff(path, n=2, axis=0), ((2, 2), (0, 0))), n=2, axis=0)
-    rows, columns = 2 * num_frames, np.arange(num_frames)
-    inside = (np.concatenate([axes, -axes]), np.tile(columns, 2), np.arange(rows + 1))
     settings = clarabel.DefaultSettings()
     settings.verbose = False
     bounds = _INSIDE / unit * np.concatenate([upper.ravel(), -lower.ravel()])
     found = clarabel.DefaultSolver(
-        sparse.diags_array(
-            [np.repeat(diagonal, 2) for diagonal in diagonals],
-            offsets=[0, 2, 4],
-            shape=(rows, rows),
-            format="csc",
-        ),
+        _upper_diagonals([np.repeat(diagonal, 2) for diagonal in diagonals], spacing=2),
         -pulled.ravel() / unit,
-        sparse.bsr_array(inside, shape=(2 * rows, rows)).tocsc(),
+        _blocks(axes),
         bounds,
         [clarabel.NonnegativeConeT(len(bounds))],
         settings,
     ).solve()
     assert str(found.status) in ("Solved", "AlmostSolved"), found.status
     return unit * np.reshape(found.x, (num_frames, 2))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """A matrix in compressed sparse columns, with what Clarabel reads of scipy's `csc_array`.
+
+    To import scipy's takes longer than to plan a short video.
+    """
+
+    data: Floats
+    indices: NDArray[np.int64]
+    indptr: NDArray[np.int64]
+    shape: tuple[int, int]
+    has_canonical_format: bool = True
+
+
+def _upper_diagonals(diagonals: list[Floats], *, spacing: int) -> _Columns:
+    """A square matrix of its main diagonal and others so far apart above it, each shorter."""
+    size = len(diagonals[0])
+    above = spacing * np.arange(len(diagonals) - 1, -1, -1)
+    rows = np.arange(size)[:, None] - above
+    values = [np.pad(diagonal, (size - len(diagonal), 0)) for diagonal in reversed(diagonals)]
+    is_inside = rows >= 0
+    starts = np.concatenate([[0], np.cumsum(is_inside.sum(axis=1))])
+    return _Columns(np.stack(values, 1)[is_inside], rows[is_inside], starts, (size, size))
+
+
+def _blocks(axes: Floats) -> _Columns:
+    """Blocks (num, 2, 2) along the diagonal, and below all of them the same with minus signs."""
+    size = 2 * len(axes)
+    first = np.arange(0, size, 2)[:, None]
+    rows = np.concatenate([first, first + 1, first + size, first + size + 1], axis=1)
+    values = np.concatenate([axes, -axes], axis=1).swapaxes(1, 2)
+    starts = 4 * np.arange(size + 1)
+    return _Columns(values.ravel(), np.repeat(rows, 2, axis=0).ravel(), starts, (2 * size, size))
 
 
 def visible_part(turn: Complexes, shift: Complexes, wobble: Floats, aspect: float) -> Floats:

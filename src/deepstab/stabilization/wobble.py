@@ -12,7 +12,6 @@ from itertools import pairwise
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 from deepstab.image import Image
 
@@ -185,8 +184,9 @@ def _smooth(path: Floats, sigma: float) -> Floats:
     reach = int(_KERNEL_REACH * sigma + 0.5)
     padding = ((reach, reach), *((0, 0),) * (path.ndim - 1))
     padded = np.pad(path, padding, mode="reflect", reflect_type="odd")
-    smooth: Floats = gaussian_filter1d(padded, sigma, axis=0, truncate=_KERNEL_REACH)
-    return smooth[reach : reach + len(path)]
+    kernel = cv2.getGaussianKernel(2 * reach + 1, sigma, cv2.CV_64F)
+    smooth = cv2.filter2D(padded.reshape(len(padded), -1), cv2.CV_64F, kernel)
+    return np.asarray(smooth, float)[reach : reach + len(path)].reshape(path.shape)
 
 
 def _product(p: Floats, q: Floats) -> Floats:
