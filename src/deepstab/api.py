@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from deepstab.metrics.stability import StabilityScore
     from deepstab.models.network import MotionNetwork
     from deepstab.stabilization.whole_video import Stabilization
+    from deepstab.video.frames import VideoInfo
 
 # The most that crop `auto` may cut away; what it takes is decided by the shake.
 _AUTO_CROP_FRACTION = 0.2
@@ -70,7 +71,7 @@ def stabilize(
     source, destination = Path(source), Path(destination)
     mode, fraction = parse_crop(crop)
     check_strength(strength)
-    total = probe(source).expected_frames
+    total = expected_frames(probe(source))
     check_targets(source, destination)
     return stabilize_video(
         source,
@@ -102,7 +103,7 @@ def score(
     from deepstab.video.frames import probe, read_frames
 
     source, result = Path(source), Path(result)
-    count = _Counter(progress, probe(source).expected_frames)
+    count = _Counter(progress, expected_frames(probe(source)))
     probe(result)
 
     def counted(frames: Iterable[Image]) -> Iterator[Image]:
@@ -219,6 +220,13 @@ def _is_same_file(path: Path, other: Path) -> bool:
         return path.samefile(other)
     # Path.resolve refuses links that lead in a circle.
     return os.path.realpath(path) == os.path.realpath(other)
+
+
+def expected_frames(info: VideoInfo) -> int | None:
+    """Estimate the length from what the header says, None when it says nothing."""
+    if info.num_frames is not None:
+        return info.num_frames
+    return None if info.duration_s is None else round(info.duration_s * info.frame_rate)
 
 
 class _Counter:

@@ -30,7 +30,6 @@ from deepstab.stabilization.planning import (
 from deepstab.stabilization.wobble import bend, held_back, quick_part, warp_bent
 from deepstab.video.color import Planes
 from deepstab.video.frames import probe, read_frames_ahead
-from deepstab.video.kept import KeptFrames, spare_bytes
 from deepstab.video.rewrite import rewrite_planes
 
 AUTO_CROP_FRACTION = 0.2
@@ -102,9 +101,8 @@ def stabilize_video(
     """Stabilize a video file: one pass to see how the camera moved, one to write.
 
     Both passes stream: memory does not grow with the length of the video, but for the numbers of
-    its path; the frames of a short one are kept from one pass for the next, see
-    `deepstab.video.kept`. Audio, timestamps and tags are kept, see `deepstab.video.rewrite`; a line
-    of the comment says which weights did it.
+    its path. Audio, timestamps and tags are kept, see `deepstab.video.rewrite`; a line of the
+    comment says which weights did it.
 
     Args:
         source: any video.
@@ -118,13 +116,11 @@ def stabilize_video(
         VideoError: the source cannot be read or the destination not written.
         CheckpointError: the network cannot say it.
     """
-    kept = KeptFrames(spare_bytes())
     planned = plan_file(
         source,
         network,
         smoothing=smoothing,
         on_frame=lambda: on_frame("analyze"),
-        kept=kept,
     )
     thetas = planned.thetas()
 
@@ -141,7 +137,6 @@ def stabilize_video(
         crf=encoding.crf,
         preset=encoding.preset,
         comment=str(network.origin),
-        kept=kept,
     )
     return planned.summary()
 
@@ -187,7 +182,6 @@ def plan_file(
     *,
     smoothing: Smoothing,
     on_frame: Callable[[], None],
-    kept: KeptFrames | None = None,
 ) -> PlannedVideo:
     """See how the camera of a video file moved, in one streaming pass, and plan its corrections.
 
@@ -196,7 +190,6 @@ def plan_file(
         network: says how the camera moved.
         smoothing: how steady, and what may be cut away for it.
         on_frame: called once per frame.
-        kept: gets the frames as they were decoded.
 
     Raises:
         VideoError: the source cannot be read.
@@ -209,7 +202,7 @@ def plan_file(
             f"weights of a {head} head cannot stabilize whole videos; use head: motion"
         )
     size = (params.flow.width, params.flow.height)
-    with closing(read_frames_ahead(source, size=size, kept=kept)) as small:
+    with closing(read_frames_ahead(source, size=size)) as small:
         moved = estimate_motion(
             with_flow(_counted(small, on_frame), params.flow),
             network.see_motion,

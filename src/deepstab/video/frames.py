@@ -10,9 +10,8 @@ from pathlib import Path
 
 from deepstab.image import Image
 from deepstab.video.ahead import ahead, in_thread
-from deepstab.video.kept import KeptFrames
 from deepstab.video.limits import UNLIMITED, Limits
-from deepstab.video.reader import DecodedFrame, VideoReader
+from deepstab.video.reader import VideoReader
 
 # Each is held as it was decoded until it is resized.
 _FRAMES_SHRUNK = 3
@@ -27,7 +26,6 @@ class VideoInfo:
         height: of the decoded frames, before any display rotation, px.
         frame_rate: average, frames/s.
         num_frames: as the container claims, None when it does not; `count_frames` counts.
-        expected_frames: the same, or by duration and rate; None when they are unknown.
         duration_s: s, None when unknown.
         rotation_deg: counterclockwise turn a player applies, in [-180, 180], as ffprobe prints it.
         has_audio: whether there is at least one audio stream.
@@ -38,7 +36,6 @@ class VideoInfo:
     height: int
     frame_rate: Fraction
     num_frames: int | None
-    expected_frames: int | None
     duration_s: float | None
     rotation_deg: int
     has_audio: bool
@@ -60,7 +57,6 @@ def probe(path: Path, *, limits: Limits = UNLIMITED) -> VideoInfo:
             height=image.height,
             frame_rate=reader.frame_rate,
             num_frames=stream.frames or None,
-            expected_frames=reader.expected_frames,
             duration_s=reader.duration_s,
             rotation_deg=int(image.rotation),
             has_audio=bool(reader.container.streams.audio),
@@ -103,30 +99,17 @@ def read_frames(
             yield reader.to_rgb(frame, size)
 
 
-def read_frames_ahead(
-    path: Path, *, size: tuple[int, int], kept: KeptFrames | None = None
-) -> Generator[Image, None, None]:
+def read_frames_ahead(path: Path, *, size: tuple[int, int]) -> Generator[Image, None, None]:
     """As `read_frames`, but decoded in one thread and resized in another, a few frames ahead.
 
     Of a damaged video the last frames before the damage are not yielded.
-
-    Args:
-        path: as of `read_frames`.
-        size: as of `read_frames`.
-        kept: gets all frames as they were decoded.
     """
-
-    def shrink(frame: DecodedFrame) -> Image:
-        if kept is not None:
-            kept.add(reader, frame)
-        return reader.to_rgb(frame, size)
-
     with (
         VideoReader(path) as reader,
         closing(ahead(reader.decode(), name="deepstab-decode")) as decoded,
         closing(
             in_thread(
-                shrink,
+                lambda frame: reader.to_rgb(frame, size),
                 decoded,
                 name="deepstab-shrink",
                 most_waiting=_FRAMES_SHRUNK,
@@ -134,8 +117,6 @@ def read_frames_ahead(
         ) as shrunk,
     ):
         yield from shrunk
-    if kept is not None:
-        kept.end(path)
 
 
 def count_frames(path: Path, *, limits: Limits = UNLIMITED) -> int:

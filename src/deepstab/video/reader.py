@@ -107,13 +107,6 @@ class VideoReader:
         declared = self.container.duration
         return None if declared is None else declared / MICROSECONDS
 
-    @property
-    def expected_frames(self) -> int | None:
-        """As the headers declare it, or by duration and rate; None where they say neither."""
-        if self.stream.frames:
-            return self.stream.frames
-        return None if self.duration_s is None else round(self.duration_s * self.frame_rate)
-
     def _check_declared(self) -> None:
         codec = self.stream.codec_context
         self._limits.check_frame(f"video {self.path}", codec.width, codec.height)
@@ -197,17 +190,6 @@ class VideoReader:
                 progress.is_damaged = True
                 return
             yield from images
-
-    def pass_over(self, on_packet: Callable[[av.Packet[av.stream.Stream]], None]) -> None:
-        """Read on to the end of the file without decoding.
-
-        Args:
-            on_packet: as of `decode`.
-        """
-        for packet in self.container.demux():
-            is_flush = packet.size == 0 and packet.dts is None
-            if packet.stream.index != self.stream.index and not is_flush:
-                on_packet(packet)
 
     def _is_due(self, packet: av.Packet[av.stream.Stream]) -> bool:
         """Whether a picture must come of a packet at once."""

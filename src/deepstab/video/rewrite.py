@@ -18,7 +18,6 @@ from deepstab.image import Image
 from deepstab.video import color
 from deepstab.video.ahead import ahead, in_thread
 from deepstab.video.encoder import EncoderSettings, H264Encoder, StreamFormat, pixel_format_for
-from deepstab.video.kept import KeptFrames, planes_of
 from deepstab.video.passthrough import Passthrough
 from deepstab.video.reader import DecodedFrame, VideoReader
 from deepstab.video.writer import as_video_error, output_container
@@ -48,6 +47,14 @@ class _Encode(Protocol[Encoded]):
     def __call__(
         self, picture: Encoded, /, *, pts: int, duration: int
     ) -> list[av.Packet[av.VideoStream]]: ...
+
+
+@dataclass(frozen=True)
+class _Pixels(Generic[Picture]):
+    """How pictures are handed to a transform and taken back."""
+
+    read: Callable[[VideoReader, DecodedFrame], Picture]
+    encode: Callable[[H264Encoder], _Encode[Picture]]
 
 
 def rewrite_video(
@@ -89,9 +96,10 @@ def rewrite_video(
             cannot be written.
         ValueError: `transform` yields another number of frames, or a frame of another size.
     """
+    pixels = _Pixels(VideoReader.to_rgb, lambda encoder: encoder.encode)
     settings = EncoderSettings(crf=crf, preset=preset, num_threads=_ENCODER_THREADS)
     with _opened(source, destination, settings, size=size) as ends:
-        return _run(ends, transform, _decoded(ends, VideoReader.to_rgb), ends.encoder.encode)
+        return _run(ends, transform, pixels)
 
 
 def rewrite_planes(
@@ -102,26 +110,25 @@ def rewrite_planes(
     crf: int,
     preset: str,
     comment: str | None = None,
-    kept: KeptFrames | None = None,
 ) -> int:
     """Pass the planes of a video's frames through a function and keep all the rest.
 
     As `rewrite_video`, but `transform` gets and yields luma, blue and red chroma, each
     (height, width) uint8 of its own size, in the format that is written: what the file holds is
     neither converted nor rounded, and in yuv420p it is half as much as RGB. A `comment` is added
-    to the comment tag as a line below what that says already. Frames of it that are `kept`
-    are not decoded again.
+    to the comment tag as a line below what that says already.
     """
+
+    def read(reader: VideoReader, frame: DecodedFrame) -> color.Planes:
+        written_format = pixel_format_for(frame.image.width, frame.image.height)
+        return color.to_planes(frame.image, reader.tags(frame), written_format)
+
+    pixels = _Pixels(read, lambda encoder: encoder.encode_planes)
     settings = EncoderSettings(crf=crf, preset=preset, num_threads=_ENCODER_THREADS)
     with _opened(source, destination, settings, size=None) as ends:
         if comment is not None:
             _add_comment(ends.container, comment)
-        if kept is not None and kept.are_of(source):
-            ends.reader.pass_over(ends.passthrough.hold)
-            given = (_Timed(planes, pts, duration) for planes, pts, duration in kept)
-        else:
-            given = _decoded(ends, planes_of)
-        return _run(ends, transform, given, ends.encoder.encode_planes)
+        return _run(ends, transform, pixels)
 
 
 @dataclass(frozen=True)
@@ -170,30 +177,25 @@ def _opened(
             yield _Ends(reader, frames, passthrough, container, encoder, destination)
 
 
-def _decoded(
-    ends: _Ends, read: Callable[[VideoReader, DecodedFrame], Picture]
-) -> Generator[_Timed[Picture], None, None]:
-    """Decode in a thread."""
-    frames = (_Timed(read(ends.reader, frame), frame.pts, frame.duration) for frame in ends.frames)
-    return ahead(frames, name="deepstab-decode")
-
-
-def _run(
-    ends: _Ends,
-    transform: Transform[Picture],
-    given: Generator[_Timed[Picture], None, None],
-    encode: _Encode[Picture],
-) -> int:
-    """Transform and encode in two threads; `transform` runs in the calling one."""
+def _run(ends: _Ends, transform: Transform[Picture], pixels: _Pixels[Picture]) -> int:
+    """Decode, transform and encode in three threads; `transform` runs in the calling one."""
     shift = round(ends.passthrough.start_s / ends.reader.time_base)
+    encode = pixels.encode(ends.encoder)
 
     def write(frame: _Timed[Picture]) -> None:
         with as_video_error(ends.destination):
             _mux(ends, encode(frame.picture, pts=frame.pts - shift, duration=frame.duration))
 
+    decoded = ahead(
+        (
+            _Timed(pixels.read(ends.reader, frame), frame.pts, frame.duration)
+            for frame in ends.frames
+        ),
+        name="deepstab-decode",
+    )
     with (
-        closing(given),
-        closing(_transformed(transform, _Given(given))) as transformed,
+        closing(decoded),
+        closing(_transformed(transform, _Given(decoded))) as transformed,
         closing(in_thread(write, transformed, name="deepstab-encode")) as written,
     ):
         num_frames = sum(1 for _ in written)

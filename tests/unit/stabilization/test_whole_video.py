@@ -115,16 +115,6 @@ def stabilize(
     return done, phases
 
 
-def test_frames_that_are_kept_change_nothing(
-    tiny_raw: Path, untrained: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = shakiest(tiny_raw)
-    stabilize(source, tmp_path / "kept.mp4", untrained)
-    monkeypatch.setattr("deepstab.stabilization.whole_video.spare_bytes", lambda: 0)
-    stabilize(source, tmp_path / "again.mp4", untrained)
-    assert (tmp_path / "kept.mp4").read_bytes() == (tmp_path / "again.mp4").read_bytes()
-
-
 def shakiest(raw: Path) -> Path:
     pairs = Manifest.load(raw / MANIFEST_NAME).pairs
     truths = [Truth.load(raw / pair.truth.path) for pair in pairs if pair.truth is not None]
