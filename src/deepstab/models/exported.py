@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import sys
 from functools import cache
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,8 +48,12 @@ def run_graph(path: Path) -> SeeMotion:
 
     @cache
     def compiled(shapes: tuple[tuple[int, ...], ...] | None) -> CompiledModel:
-        # Not before the first frames: others are decoded meanwhile.
-        core = _openvino().Core()
+        # Not before the first frames: others are decoded meanwhile. OpenVINO tells its maker of
+        # every import, but where this module of its is not there.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+        import openvino
+
+        core = openvino.Core()
         graph = core.read_model(path)
         if shapes is not None:
             graph.reshape(dict(enumerate(shapes)))
@@ -64,9 +66,3 @@ def run_graph(path: Path) -> SeeMotion:
         return found[0], found[1]
 
     return see_motion
-
-
-def _openvino() -> ModuleType:
-    # It tells its maker of every import, but where this module of its is not there.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    return import_module("openvino")

@@ -147,24 +147,25 @@ def estimate_motion(
 class SimilarityFit:
     """Weighted least squares on the cells of clips, for one set of weights after the other.
 
-    A similarity is linear here: (u, v, x, y) moves a point p, as a complex number, by
-    (u + iv) p + x + iy. All that does not depend on the weights is summed up once.
+    A similarity is linear here: (u, v, x, y), batch time 4, isotropic units, moves a point p, as a
+    complex number about the frame's center, by (u + iv) p + x + iy; `to_motion` converts it.
     """
 
     def __init__(self, cells: Cells) -> None:
-        """Prepare.
+        """Prepare what does not depend on the weights.
 
         Args:
             cells: of a batch of clips.
         """
-        self._displacement = cells.displacement
-        x, y = cells.points[:, 0].unbind(dim=-1)
-        squares = x.square() + y.square()
-        self._of_points = torch.stack([x, -y, y, x, squares], dim=-1)
-        x, y, (dx, dy) = x.unsqueeze(1), y.unsqueeze(1), cells.displacement.unbind(dim=-1)
-        self._of_both = torch.stack([dx, dy, x * dx + y * dy, x * dy - y * dx], dim=-1)
+        x, y = cells.points.unbind(dim=-1)
+        dx, dy = cells.displacement.unbind(dim=-1)
         zero, one = torch.zeros_like(x), torch.ones_like(x)
         fields = [(x, y), (-y, x), (one, zero), (zero, one)]
+        self._displacement = cells.displacement
+        # Of the points, batch cells 5; of point and displacement, batch time cells 4; what each
+        # number of a similarity adds to the displacement, batch 4 2*cells.
+        self._of_points = torch.stack([x, -y, y, x, x.square() + y.square()], dim=-1)[:, 0]
+        self._of_both = torch.stack([dx, dy, x * dx + y * dy, x * dy - y * dx], dim=-1)
         self._fields = torch.cat([torch.stack(field, -1).flatten(2) for field in fields], dim=1)
 
     def solve(self, weights: Float[Tensor, "batch time cells"]) -> Float[Tensor, "batch time 4"]:
@@ -172,6 +173,9 @@ class SimilarityFit:
 
         Args:
             weights: positive, their sum over the cells is 1.
+
+        Returns:
+            (u, v, x, y), see the class.
         """
         means = weights @ self._of_points
         # Rows are complex numbers: times this, they are multiplied by the conjugate of the points'
@@ -186,12 +190,12 @@ class SimilarityFit:
     def residual(
         self, linear: Float[Tensor, "batch time 4"]
     ) -> Float[Tensor, "batch time cells 2"]:
-        """What a similarity leaves of the displacement."""
+        """What a similarity (u, v, x, y), see the class, leaves of the displacement."""
         return self._displacement - (linear @ self._fields).unflatten(-1, (-1, 2))
 
 
 def to_motion(linear: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
-    """The motion of a similarity in the linear form of `SimilarityFit`."""
+    """The motion, see `deepstab.trajectory`, of a similarity (u, v, x, y) of `SimilarityFit`."""
     u, v = linear[..., 0:1], linear[..., 1:2]
     log_scale = torch.log1p(2 * u + u.square() + v.square()) / 2
     return torch.cat([linear[..., 2:], torch.atan2(v, 1 + u), log_scale], dim=-1)

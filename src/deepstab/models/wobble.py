@@ -36,16 +36,16 @@ def fit_wobble(
     residual = cells.points + cells.displacement - apply_similarity(motion, cells.points)
     terms = field_terms(cells.points)
     products = (terms.unsqueeze(-1) * terms.unsqueeze(-2)).flatten(-2)[:, 0]
-    sides = (terms.unsqueeze(-1) * residual.unsqueeze(-2)).flatten(-2)
+    pulls = (terms.unsqueeze(-1) * residual.unsqueeze(-2)).flatten(-2)
     ridge = torch.eye(NUM_TERMS, dtype=terms.dtype, device=terms.device) * _RIDGE
     ridge[0, 0] = 0
     ridge = ridge * cells.evidence.sum(dim=-1)[..., None, None]
-    field, left = residual.new_zeros(*residual.shape[:2], NUM_TERMS, 2), residual
+    left = residual
     for scale in _SCALES:
         weights = cells.evidence / (1 + (left / scale).square().sum(dim=-1)).square()
         normal = (weights @ products).unflatten(-1, (NUM_TERMS, -1)) + ridge
-        side = (weights.unsqueeze(-2) @ sides).unflatten(-1, (NUM_TERMS, -1)).squeeze(-3)
-        field = solve_positive(normal, side)
+        sides = (weights.unsqueeze(-2) @ pulls).unflatten(-1, (NUM_TERMS, -1)).squeeze(-3)
+        field = solve_positive(normal, sides)
         left = residual - terms @ field
     return field
 

@@ -11,11 +11,11 @@ import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-import clarabel
 import numpy as np
 from numpy.typing import NDArray
 
 from deepstab.image import REFERENCE_WIDTH_PX
+from deepstab.stabilization.solver import excess
 from deepstab.stabilization.wobble import border_points, displacement
 
 Floats = NDArray[np.float64]
@@ -45,8 +45,6 @@ _VISIBLE_ROUNDS = 3
 _TINY = 1e-9
 # Arrays of the border's points of more frames than these would leave the processor's cache.
 _FRAMES_AT_ONCE = 1024
-# Keeps the solver's last digits inside the limits.
-_INSIDE = 1 - 1e-6
 
 
 @dataclass(frozen=True)
@@ -149,83 +147,6 @@ def choose_plan(
     assert best is not None
     # How far a bent side reaches is known to about a thousandth of the frame, half a pixel.
     return replace(best, zoom=max(best.zoom, 1 - most_cropped))
-
-
-def excess(path: Floats, axes: Floats, lower: Floats, upper: Floats, *, period: float) -> Floats:
-    """What to take away from a path to make it smooth, within limits.
-
-    Of all r with lower_t <= axes_t r_t <= upper_t it is the one that makes
-    sum |second difference of (path - r)|^2 + w^4 sum |r|^2 least, w = 2 pi / period: without
-    limits a zero-phase low-pass of the path, 1 / (1 + (frequency / w)^4).
-
-    Args:
-        path: (num_frames, 2).
-        axes: (num_frames, 2, 2), of full rank.
-        lower: (num_frames, 2), negative.
-        upper: (num_frames, 2), positive.
-        period: frames.
-
-    Returns:
-        (num_frames, 2).
-
-    Source: the idea of M. Grundmann et al., Auto-directed video stabilization with robust L1
-        optimal camera paths, CVPR 2011, with squares instead of absolute values.
-    """
-    num_frames = len(path)
-    unit = (upper - lower).mean() / 2  # The solver's tolerances are for numbers around 1.
-    # Second differences, squared and summed: the matrix's diagonals, and what it makes of the path.
-    ones = np.ones(num_frames - 2)
-    diagonals = [np.convolve(ones, weights) for weights in ([1, 4, 1], [-2, -2], [1])]
-    diagonals[0] += (2 * np.pi / period) ** 4
-    pulled = np.diff(np.pad(np.diff(path, n=2, axis=0), ((2, 2), (0, 0))), n=2, axis=0)
-    settings = clarabel.DefaultSettings()
-    settings.verbose = False
-    bounds = _INSIDE / unit * np.concatenate([upper.ravel(), -lower.ravel()])
-    found = clarabel.DefaultSolver(
-        _upper_diagonals([np.repeat(diagonal, 2) for diagonal in diagonals], spacing=2),
-        -pulled.ravel() / unit,
-        _blocks(axes),
-        bounds,
-        [clarabel.NonnegativeConeT(len(bounds))],
-        settings,
-    ).solve()
-    assert str(found.status) in ("Solved", "AlmostSolved"), found.status
-    return unit * np.reshape(found.x, (num_frames, 2))
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """A matrix in compressed sparse columns, with what Clarabel reads of scipy's `csc_array`.
-
-    To import scipy's takes longer than to plan a short video.
-    """
-
-    data: Floats
-    indices: NDArray[np.int64]
-    indptr: NDArray[np.int64]
-    shape: tuple[int, int]
-    has_canonical_format: bool = True
-
-
-def _upper_diagonals(diagonals: list[Floats], *, spacing: int) -> _Columns:
-    """A square matrix of its main diagonal and others so far apart above it, each shorter."""
-    size = len(diagonals[0])
-    above = spacing * np.arange(len(diagonals) - 1, -1, -1)
-    rows = np.arange(size)[:, None] - above
-    values = [np.pad(diagonal, (size - len(diagonal), 0)) for diagonal in reversed(diagonals)]
-    is_inside = rows >= 0
-    starts = np.concatenate([[0], np.cumsum(is_inside.sum(axis=1))])
-    return _Columns(np.stack(values, 1)[is_inside], rows[is_inside], starts, (size, size))
-
-
-def _blocks(axes: Floats) -> _Columns:
-    """Blocks (num, 2, 2) along the diagonal, and below all of them the same with minus signs."""
-    size = 2 * len(axes)
-    first = np.arange(0, size, 2)[:, None]
-    rows = np.concatenate([first, first + 1, first + size, first + size + 1], axis=1)
-    values = np.concatenate([axes, -axes], axis=1).swapaxes(1, 2)
-    starts = 4 * np.arange(size + 1)
-    return _Columns(values.ravel(), np.repeat(rows, 2, axis=0).ravel(), starts, (2 * size, size))
 
 
 def visible_part(turn: Complexes, shift: Complexes, wobble: Floats, aspect: float) -> Floats:

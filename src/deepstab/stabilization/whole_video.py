@@ -269,7 +269,12 @@ def warp_frame(frame: Image, theta: NDArray[np.float64]) -> Image:
 
 
 def warp_images(images: Sequence[Image], theta: NDArray[np.float64]) -> list[Image]:
-    """Warp images of one size by one theta, as `warp_frame` does each."""
+    """Warp images of one size by one theta, each as by `warp_frame`, in less time.
+
+    Args:
+        images: frames, or planes of one: of two chroma planes the map is made once.
+        theta: as of `warp_frame`.
+    """
     if theta.shape[-1] > 3 and theta[:, 3:].any():
         return warp_bent(images, theta)
     height, width = images[0].shape[:2]

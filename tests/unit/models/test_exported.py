@@ -93,8 +93,14 @@ def test_a_damaged_graph_is_never_used(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_nobody_is_told_that_it_runs(tmp_path: Path) -> None:
     code = (
         "import sys\n"
+        "import numpy as np\n"
         "from deepstab.models.exported import load_shipped\n"
-        "load_shipped()\n"
+        "network = load_shipped()\n"
+        "shape = 2, network.params.flow.height, network.params.flow.width\n"
+        "assert 'openvino' not in sys.modules, 'it waits for the first frames'\n"
+        "flow = np.zeros((*shape, 2), np.float32)\n"
+        "network.see_motion(np.zeros((*shape, 3), np.uint8), flow, 1.5)\n"
+        "assert 'openvino' in sys.modules\n"
         "assert 'torch' not in sys.modules\n"
         "assert not [name for name in sys.modules if name.startswith('openvino_telemetry.')]\n"
     )

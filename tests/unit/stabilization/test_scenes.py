@@ -24,6 +24,19 @@ def cuts(frames: list[NDArray[np.uint8]], params: Params) -> list[int]:
     return find_cuts(*np.array([(0.0, 0.0), *errors]).T)
 
 
+def test_the_flow_says_where_each_pixel_was() -> None:
+    # The view goes 3 px right and 2 down: what is at x was at x + 3 in the frame before.
+    photo = skimage.data.astronaut()
+    previous, frame = photo[100:164, 100:164], photo[102:166, 103:167]
+    flow = np.broadcast_to(np.float32([3, 2]), (64, 64, 2)).copy()
+    error, contrast = unexplained(previous, frame, flow)
+    assert contrast > 20
+    assert error < 0.1 * contrast  # of the edge, which is repeated
+    wrong, _ = unexplained(previous, frame, -flow)
+    swapped, _ = unexplained(previous, frame, flow[..., ::-1].copy())
+    assert min(wrong, swapped) > 2 * error
+
+
 def test_a_cut_is_found_where_it_is_and_shake_is_no_cut(tiny_params: Params) -> None:
     first = scene(skimage.data.astronaut(), 12)
     second = scene(skimage.data.coffee(), 9)
